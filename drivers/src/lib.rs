@@ -1,0 +1,2 @@
+//! Guest side of virtio.
+#![no_std]

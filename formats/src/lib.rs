@@ -1,0 +1,17 @@
+//! Disk-image formats read through [`Storage`]: what an image is, and where the bytes of its virtual disk lie.
+//!
+//! Every value that comes from an image is hostile until it was bounded at the place where it is read. Nothing here
+//! knows about virtual machines, devices, command lines or the text of results.
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
+
+extern crate alloc;
+
+mod error;
+mod extent;
+mod storage;
+
+pub use error::{Error, ErrorKind};
+pub use extent::{Extent, ExtentKind};
+pub use storage::{Region, Storage, StorageError};

@@ -1,0 +1,22 @@
+//! What the host and the unikernel say to each other: the command header, its JSON payload, the JSON records that
+//! come back, and the small grammar of sizes both sides read. See docs/protocol.md.
+//!
+//! This is the only code host and guest share. It knows nothing of images, devices or machines.
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
+
+extern crate alloc;
+
+mod facts;
+mod header;
+mod measure;
+mod profile;
+mod record;
+pub mod size;
+
+pub use facts::{ExtentMap, FileFacts, MAX_INLINE_EXTENTS};
+pub use header::{CommandHeader, HEADER_LENGTH, HeaderError, MAX_PAYLOAD, Op, VERSION};
+pub use measure::{MeasureAnswer, MeasureRequest, MeasureSubject};
+pub use profile::QemuVersion;
+pub use record::{Answer, ErrorKind, ErrorRecord, MAX_RECORD, Record, RecordError, parse_record};

@@ -1,0 +1,53 @@
+//! The `measure` operation.
+
+use alloc::{string::String, vec::Vec};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{FileFacts, QemuVersion};
+
+/// What to measure, for which target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeasureRequest {
+    /// Whose wording error messages follow.
+    pub profile: QemuVersion,
+    /// Name of the target's format (`-O`).
+    pub target_format: String,
+    /// The `-o` lists as given, joined with `,`; absent when there was none.
+    pub options: Option<String>,
+    /// Names of the secrets given with `--object secret`.
+    pub secrets: Vec<String>,
+    /// What is measured.
+    pub subject: MeasureSubject,
+}
+
+/// A size out of nothing, or an existing image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum MeasureSubject {
+    /// An empty image of this many bytes (`--size`), below 2^63.
+    Size(u64),
+    /// An existing image.
+    Image {
+        /// The file that holds it.
+        file: FileFacts,
+        /// Name of its format (`-f`); probed when absent.
+        format: Option<String>,
+        /// Internal snapshot to measure (`-l`), as given.
+        snapshot: Option<String>,
+    },
+}
+
+/// The sizes `measure` prints, in bytes. The sums can pass 2^63 (they are printed like that), never 2^64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct MeasureAnswer {
+    /// Length of the new image, holding the data there is.
+    pub required: u64,
+    /// Length of the new image once all of it is written.
+    pub fully_allocated: u64,
+    /// What persistent bitmaps take on top; absent where target or source has no notion of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bitmaps: Option<u64>,
+}

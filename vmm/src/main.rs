@@ -1,0 +1,2 @@
+//! instar
+fn main() {}
