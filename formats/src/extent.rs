@@ -16,9 +16,9 @@ pub struct Extent {
 pub enum ExtentKind {
     /// Not in this image: the backing file decides, and without one the bytes are zero.
     Unallocated,
-    /// Reads as zeros, whatever lies below. `offset` is the space set aside in the file, if any.
+    /// Reads as zeros, whatever lies below.
     Zero {
-        /// File offset in bytes of preallocated space.
+        /// File offset in bytes of the space that is set aside for the run, be it preallocated clusters or a hole.
         offset: Option<u64>,
     },
     /// Stored as they are at this offset of the file, contiguous for the whole run.
@@ -26,11 +26,46 @@ pub enum ExtentKind {
         /// File offset in bytes of the first byte of the run.
         offset: u64,
     },
-    /// Stored compressed; one cluster of the virtual disk.
+    /// Stored compressed: a part of one cluster of the virtual disk. The stream holds the whole cluster, so that the run
+    /// begins `start` modulo the cluster size into it.
     Compressed {
         /// File offset in bytes of the compressed stream.
         offset: u64,
         /// Upper bound of the stream's length in bytes.
         length: u64,
     },
+}
+
+impl Extent {
+    /// The part of the run from the virtual `offset` on, if the run holds it.
+    pub fn part_from(&self, offset: u64) -> Option<Self> {
+        let skip = offset.checked_sub(self.start).filter(|&skip| skip < self.length)?;
+        let kind = match self.kind {
+            ExtentKind::Zero { offset: Some(offset) } => {
+                ExtentKind::Zero { offset: offset.checked_add(skip) }
+            }
+            ExtentKind::Data { offset } => ExtentKind::Data { offset: offset.checked_add(skip)? },
+            other => other,
+        };
+        Some(Self { start: offset, length: self.length - skip, kind })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_run_moves_with_its_offset() {
+        let run = |start, length, kind| Extent { start, length, kind };
+        let data = run(100, 50, ExtentKind::Data { offset: 7000 });
+        assert_eq!(data.part_from(100), Some(data));
+        assert_eq!(data.part_from(149), Some(run(149, 1, ExtentKind::Data { offset: 7049 })));
+        assert_eq!(data.part_from(99), None);
+        assert_eq!(data.part_from(150), None);
+        let zero = run(0, 9, ExtentKind::Zero { offset: Some(5) });
+        assert_eq!(zero.part_from(4), Some(run(4, 5, ExtentKind::Zero { offset: Some(9) })));
+        let compressed = run(0, 9, ExtentKind::Compressed { offset: 5, length: 6 });
+        assert_eq!(compressed.part_from(4), Some(run(4, 5, compressed.kind)));
+    }
 }

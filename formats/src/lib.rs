@@ -10,8 +10,17 @@ extern crate alloc;
 
 mod error;
 mod extent;
+mod format;
+mod image;
+pub mod qcow2;
+mod raw;
+mod reader;
+mod regions;
 mod storage;
 
 pub use error::{Error, ErrorKind};
 pub use extent::{Extent, ExtentKind};
+pub use format::{Format, probe};
+pub use image::{BackingFile, DataFile, Image};
+pub use regions::Regions;
 pub use storage::{Region, Storage, StorageError};

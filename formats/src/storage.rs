@@ -34,3 +34,27 @@ pub struct Region {
 /// The device or file under the image failed; there is nothing more to know in the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StorageError;
+
+/// A file in memory, all of it stored.
+impl Storage for &[u8] {
+    fn len(&self) -> u64 {
+        <[u8]>::len(self) as u64
+    }
+
+    fn allocated(&self) -> u64 {
+        Storage::len(self)
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        let rest = usize::try_from(offset).ok().and_then(|offset| self.get(offset..)).unwrap_or(&[]);
+        let length = rest.len().min(buf.len());
+        let (stored, beyond) = buf.split_at_mut(length);
+        stored.copy_from_slice(&rest[..length]);
+        beyond.fill(0);
+        Ok(())
+    }
+
+    fn region_at(&mut self, offset: u64) -> Result<Region, StorageError> {
+        Ok(Region { length: Storage::len(self).saturating_sub(offset), hole: false })
+    }
+}

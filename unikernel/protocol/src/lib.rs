@@ -9,8 +9,10 @@
 extern crate alloc;
 
 mod facts;
+pub mod handover;
 mod header;
 mod measure;
+pub mod options;
 mod profile;
 mod record;
 pub mod size;

@@ -1,0 +1,73 @@
+//! The formats by name, and telling one from another by the first bytes of a file.
+
+use crate::{Error, Storage, qcow2};
+
+/// Bytes of a file that [`probe`] looks at.
+const PROBE_LEN: usize = 512;
+
+/// A disk-image format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The bytes of the file are the bytes of the disk.
+    Raw,
+    /// QEMU's copy-on-write format, version 2 or 3.
+    Qcow2,
+}
+
+impl Format {
+    /// Every format, in the order in which [`probe`] prefers them.
+    pub const ALL: [Self; 2] = [Self::Qcow2, Self::Raw];
+
+    /// The name by which `qemu-img` knows the format.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+
+    /// The format of this name; names are case-sensitive, as they are to `qemu-img`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+}
+
+/// The format that the start of the file shows. Without any signature it is [`Format::Raw`]: so is an empty file.
+pub fn probe<S: Storage>(storage: &mut S) -> Result<Format, Error> {
+    if storage.is_empty() {
+        return Ok(Format::Raw);
+    }
+    let mut head = [0; PROBE_LEN];
+    storage.read_at(0, &mut head)?;
+    Ok(if qcow2::probe(&head) { Format::Qcow2 } else { Format::Raw })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_again_and_others_are_not() {
+        for format in Format::ALL {
+            assert_eq!(Format::from_name(format.name()), Some(format));
+        }
+        assert_eq!(Format::from_name("QCOW2"), None);
+        assert_eq!(Format::from_name(""), None);
+    }
+
+    #[test]
+    fn the_signature_and_version_make_qcow2_and_all_else_is_raw() {
+        let cases: [(&[u8], Format); 7] = [
+            (b"", Format::Raw),
+            (b"Q", Format::Raw),
+            (b"QFI\xfb", Format::Raw),
+            (b"QFI\xfb\0\0\0\x01", Format::Raw),
+            (b"QFI\xfb\0\0\0\x02", Format::Qcow2),
+            (b"QFI\xfb\xff\xff\xff\xff", Format::Qcow2),
+            (b"qfi\xfb\0\0\0\x03", Format::Raw),
+        ];
+        for (mut bytes, format) in cases {
+            assert_eq!(probe(&mut bytes), Ok(format), "{bytes:?}");
+        }
+    }
+}

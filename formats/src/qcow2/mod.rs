@@ -1,0 +1,176 @@
+//! qcow2, versions 2 and 3. Section names in comments are those of the qcow2 specification
+//! (QEMU's `docs/interop/qcow2.rst`); checks come in `qemu-img`'s order and in its words, so that the first fault found
+//! is the one it finds.
+
+mod bitmaps;
+mod entry;
+mod extensions;
+mod header;
+mod l1;
+mod l2;
+mod refcount;
+mod snapshots;
+mod types;
+mod walk;
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+pub use bitmaps::Bitmap;
+pub use header::Header;
+pub use types::{ClusterBits, Compression, CryptMethod, Version};
+
+use crate::reader::{Reader, c_string};
+use crate::{BackingFile, DataFile, Error, ErrorKind, Extent, Storage};
+use extensions::Extensions;
+use walk::Walk;
+
+pub(crate) use header::probe;
+
+/// What an image is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// To say what it is.
+    Metadata,
+    /// To read its data: whatever that takes is there, or opening fails.
+    Data,
+}
+
+/// Longest backing file name in bytes. Section "Header", `backing_file_size`.
+const BACKING_NAME_MAX: u32 = 1023;
+
+/// An open qcow2 image.
+#[derive(Debug)]
+pub struct Qcow2 {
+    header: Header,
+    backing: Option<BackingFile>,
+    data_file: Option<DataFile>,
+    bitmaps: Vec<Bitmap>,
+    stale_bitmaps: bool,
+    walk: Walk,
+}
+
+impl Qcow2 {
+    pub(crate) fn open<S: Storage>(storage: &mut S, access: Access) -> Result<Self, Error> {
+        let mut reader = Reader::new(storage);
+        let header = Header::read(&mut reader)?;
+        let extensions = Extensions::read(&mut reader, &header, access)?;
+        let data_file = data_file(&header, &extensions, access)?;
+        check_key(&header, &extensions, access)?;
+        let backing = backing_file(&mut reader, &header, &extensions)?;
+        snapshots::check(&mut reader, &header)?;
+        let bitmaps = match &extensions.bitmaps {
+            Some(directory) => bitmaps::read(&mut reader, &header, directory)?,
+            None => Vec::new(),
+        };
+        header.check_disk_length()?;
+        let walk = Walk::new(&header);
+        let stale_bitmaps = extensions.stale_bitmaps;
+        Ok(Self { header, backing, data_file, bitmaps, stale_bitmaps, walk })
+    }
+
+    /// The header, checked.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Whether the image has bitmaps that its data went on without, so that they are not looked at.
+    pub fn has_stale_bitmaps(&self) -> bool {
+        self.stale_bitmaps
+    }
+
+    pub(crate) fn virtual_size(&self) -> u64 {
+        self.header.virtual_size()
+    }
+
+    pub(crate) fn backing(&self) -> Option<&BackingFile> {
+        self.backing.as_ref()
+    }
+
+    pub(crate) fn data_file(&self) -> Option<&DataFile> {
+        self.data_file.as_ref()
+    }
+
+    pub(crate) fn bitmaps(&self) -> &[Bitmap] {
+        &self.bitmaps
+    }
+
+    pub(crate) fn supports_bitmaps(&self) -> bool {
+        self.header.version() == Version::V3
+    }
+
+    pub(crate) fn max_extents(&self, file_len: u64) -> u64 {
+        self.walk.max_extents(&self.header, file_len)
+    }
+
+    pub(crate) fn data_file_holes_count<S: Storage>(&mut self, storage: &mut S) -> Result<bool, Error> {
+        Ok(self.data_file.is_some() && self.walk.holes_count(storage, &self.header)?)
+    }
+
+    /// `offset` is below [`virtual_size`](Self::virtual_size).
+    pub(crate) fn extent_at<S: Storage>(&mut self, storage: &mut S, offset: u64) -> Result<Extent, Error> {
+        self.walk.extent_at(storage, &self.header, offset)
+    }
+}
+
+/// Section "Header", incompatible feature bit 2 and autoclear feature bit 1.
+fn data_file(header: &Header, extensions: &Extensions, access: Access) -> Result<Option<DataFile>, Error> {
+    if header.has_data_file() {
+        let name = extensions.data_file.clone();
+        if name.is_none() && access == Access::Data {
+            let message = "'data-file' is required for this image";
+            return Err(Error::new(ErrorKind::Unsupported, "incompatible_features", message));
+        }
+        return Ok(Some(DataFile { name, raw: header.data_file_raw() }));
+    }
+    if header.data_file_raw() && access == Access::Data {
+        let message = "data-file-raw requires a data file";
+        return Err(Error::new(ErrorKind::InvalidFormat, "autoclear_features", message));
+    }
+    Ok(None)
+}
+
+/// There is no key: neither cipher's data can be read. A LUKS image without its extension is no image at all.
+fn check_key(header: &Header, extensions: &Extensions, access: Access) -> Result<(), Error> {
+    match header.crypt_method() {
+        CryptMethod::None => Ok(()),
+        CryptMethod::Aes if access == Access::Metadata => Ok(()),
+        CryptMethod::Aes => Err(key_required()),
+        CryptMethod::Luks if extensions.crypto_header => Ok(()),
+        CryptMethod::Luks => {
+            let message = "Missing CRYPTO header for crypt method 2";
+            Err(Error::new(ErrorKind::InvalidFormat, "crypt_method", message))
+        }
+    }
+}
+
+fn key_required() -> Error {
+    let message = "Parameter 'encrypt.key-secret' is required for cipher";
+    Error::new(ErrorKind::Unsupported, "crypt_method", message)
+}
+
+/// Section "Header", `backing_file_offset` and `backing_file_size`.
+fn backing_file<S: Storage>(
+    reader: &mut Reader<'_, S>,
+    header: &Header,
+    extensions: &Extensions,
+) -> Result<Option<BackingFile>, Error> {
+    let Some((offset, size)) = header.backing_name() else { return Ok(None) };
+    let room = header.cluster_bits().size().saturating_sub(offset);
+    let length = usize::try_from(size).ok().filter(|_| size <= BACKING_NAME_MAX && u64::from(size) <= room);
+    let Some(length) = length else {
+        return Err(Error::new(ErrorKind::InvalidFormat, "backing_file_size", "Backing file name too long"));
+    };
+    reader.seek(offset);
+    let name = c_string(reader.bytes(length)?);
+    if name.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(BackingFile { name, format: extensions.backing_format.clone() }))
+}
+
+/// A number as C's `%#x` prints it: zero has no prefix.
+fn hex(value: u64) -> String {
+    if value == 0 { value.to_string() } else { format!("{value:#x}") }
+}

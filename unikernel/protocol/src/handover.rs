@@ -1,0 +1,104 @@
+//! Devices handed over running. The machine has brought them up itself (reset, features, queues, `DRIVER_OK`) through
+//! the registers any driver would use, and says on the kernel command line where their rings are. The guest goes on
+//! from there: nothing but notifications is left of the register accesses, each of which is an exit.
+//!
+//! A guest booted by somebody else finds `virtio_mmio.device=` words instead and brings the devices up itself.
+
+use core::fmt;
+
+/// Descriptors in every queue handed over.
+pub const RING_ENTRIES: u16 = 64;
+/// Bytes that the rings of one queue take: the descriptor table first.
+pub const RING_PAGE: u64 = 4096;
+/// Offset of the available ring in the page, in bytes.
+pub const AVAILABLE_RING: u64 = 16 * RING_ENTRIES as u64;
+/// Offset of the used ring in the page, in bytes: behind the available ring, aligned to 4.
+pub const USED_RING: u64 = AVAILABLE_RING + (6 + 2 * RING_ENTRIES as u64 + 3) / 4 * 4;
+
+/// A word of the kernel command line that hands over a device. Addresses are guest-physical.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handover<'a> {
+    /// The console: `instar.console=REGISTERS,RINGS`, with two pages of rings (receive, transmit).
+    Console {
+        /// Address of the registers.
+        registers: u64,
+        /// Address of the first page of rings.
+        rings: u64,
+    },
+    /// A block device: `instar.disk=SERIAL,SECTORS,REGISTERS,RINGS`, with one page of rings.
+    Disk {
+        /// The disk's serial: no comma, no white space.
+        serial: &'a str,
+        /// Its length in sectors of 512 bytes.
+        sectors: u64,
+        /// Address of the registers.
+        registers: u64,
+        /// Address of the page of rings.
+        rings: u64,
+    },
+}
+
+impl<'a> Handover<'a> {
+    /// Reads a word; `None` when it is about something else.
+    pub fn parse(word: &'a str) -> Option<Self> {
+        let (key, value) = word.split_once('=')?;
+        let mut fields = value.split(',');
+        let number = |fields: &mut core::str::Split<'a, char>| {
+            u64::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok()
+        };
+        let handover = match key {
+            "instar.console" => {
+                Self::Console { registers: number(&mut fields)?, rings: number(&mut fields)? }
+            }
+            "instar.disk" => Self::Disk {
+                serial: fields.next()?,
+                sectors: number(&mut fields)?,
+                registers: number(&mut fields)?,
+                rings: number(&mut fields)?,
+            },
+            _ => return None,
+        };
+        fields.next().is_none().then_some(handover)
+    }
+}
+
+impl fmt::Display for Handover<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Console { registers, rings } => write!(f, "instar.console={registers:#x},{rings:#x}"),
+            Self::Disk { serial, sectors, registers, rings } => {
+                write!(f, "instar.disk={serial},{sectors:#x},{registers:#x},{rings:#x}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn words_survive_the_command_line() {
+        let console = Handover::Console { registers: 0xd000_0000, rings: 0x2b_0000 };
+        let disk =
+            Handover::Disk { serial: "source.extents", sectors: 9, registers: 0xd000_1000, rings: 0x2b_2000 };
+        for word in [console, disk] {
+            assert_eq!(Handover::parse(&word.to_string()), Some(word));
+        }
+        assert_eq!(disk.to_string(), "instar.disk=source.extents,0x9,0xd0001000,0x2b2000");
+    }
+
+    #[test]
+    fn other_words_are_left_alone() {
+        for word in [
+            "quiet",
+            "instar.console=0x1",
+            "instar.console=0x1,0x2,0x3",
+            "instar.console=1,2",
+            "instar.x=0x1",
+        ] {
+            assert_eq!(Handover::parse(word), None, "{word}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! A guest that does what its command's payload says, all of it forbidden: the machine's tests run it.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::vec;
+use core::{arch::asm, hint::black_box};
+
+use unikernel::boot::{self, BootInfo};
+
+unikernel::guest!(main);
+
+fn main(info: BootInfo) -> ! {
+    boot::start_devices(info.command_line);
+    let (_, payload) = unikernel::read_command().expect("a command");
+    match payload.as_slice() {
+        b"write-text" => write(main as *const () as usize),
+        b"write-rodata" => write(RODATA.as_ptr() as usize),
+        b"execute-data" => execute_data(),
+        b"touch-null" => write(0),
+        b"touch-page-tables" => touch_above_image(),
+        b"overrun-stack" => {
+            black_box(overrun_stack(0));
+        }
+        b"divide-by-zero" => divide_by_zero(),
+        b"privileged" => privileged(),
+        b"port" => port(),
+        b"panic" => panic!("told to"),
+        b"exhaust-memory" => exhaust_memory(),
+        b"spin" => loop {
+            core::hint::spin_loop();
+        },
+        b"garbage" => say(b"\xff\x00 this is no record\n"),
+        b"endless-line" => loop {
+            say(&[b'x'; 4096]);
+        },
+        b"endless-records" => loop {
+            say(b"\n");
+        },
+        b"two-results" => {
+            let result = br#"{"record":"result","request_id":1,"answer":{"measure":{"required":1,"fully-allocated":1}}}"#;
+            say(&[result, b"\n".as_slice(), result, b"\n"].concat());
+        }
+        b"wrong-request" => {
+            say(b"{\"record\":\"result\",\"request_id\":77,\"answer\":{\"measure\":{\"required\":1,\"fully-allocated\":1}}}\n");
+        }
+        _ => {}
+    }
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+static RODATA: [u8; 64] = [7; 64];
+
+fn say(bytes: &[u8]) {
+    boot::console(|console| console.write(bytes));
+}
+
+#[inline(never)]
+fn write(address: usize) {
+    // SAFETY: none: the machine must stop this.
+    unsafe { (black_box(address) as *mut u8).write_volatile(1) };
+}
+
+fn execute_data() {
+    let code = vec![0xc3_u8; 16];
+    // SAFETY: none: the machine must stop this.
+    unsafe {
+        let function: extern "C" fn() = core::mem::transmute(black_box(code.as_ptr()));
+        function();
+    }
+}
+
+fn touch_above_image() {
+    unsafe extern "C" {
+        static __image_end: u8;
+    }
+    // The machine keeps its page tables right behind the image.
+    write((&raw const __image_end) as usize);
+}
+
+fn overrun_stack(depth: u64) -> u64 {
+    let frame = black_box([depth; 512]);
+    if frame[0] == u64::MAX { 0 } else { overrun_stack(depth + 1) + frame[511] }
+}
+
+fn divide_by_zero() {
+    // SAFETY: none: the machine must stop this.
+    unsafe {
+        asm!("xor edx, edx", "xor ecx, ecx", "mov eax, 1", "div ecx", out("eax") _, out("ecx") _, out("edx") _)
+    };
+}
+
+fn privileged() {
+    // SAFETY: none: the machine must stop this.
+    unsafe { asm!("mov rax, cr3", out("rax") _) };
+}
+
+fn port() {
+    // SAFETY: none: the machine must stop this.
+    unsafe { asm!("out 0x80, al", in("al") 0_u8) };
+}
+
+fn exhaust_memory() {
+    let mut kept = vec![];
+    loop {
+        kept.push(black_box(vec![1_u8; 1 << 20]));
+    }
+}

@@ -1,0 +1,101 @@
+//! The heap: all memory behind the image, taken in steps, because the first touch of memory is what costs.
+
+use core::{
+    alloc::{GlobalAlloc, Layout},
+    ops::Range,
+    ptr::NonNull,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use talc::{
+    TalcCell,
+    base::{Talc, binning::Binning},
+    source::Source,
+};
+
+/// The heap grows to multiples of this many bytes: a huge page.
+const STEP: usize = 2 << 20;
+
+struct Heap(TalcCell<Growing>);
+
+// SAFETY: the guest has one thread.
+unsafe impl Sync for Heap {}
+
+#[global_allocator]
+static HEAP: Heap = Heap(TalcCell::new(Growing { end: None, limit: 0 }));
+
+static EXHAUSTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether an allocation has failed since start: the panic that follows is a limit met, not a fault.
+pub fn exhausted() -> bool {
+    EXHAUSTED.load(Ordering::Relaxed)
+}
+
+/// Gives the heap its memory.
+///
+/// # Safety
+/// `memory` is mapped read-write and used by nothing else, and nothing was allocated before.
+pub unsafe fn give(memory: Range<usize>) {
+    let first = step_above(memory.start + 1).min(memory.end);
+    // SAFETY: promised by the caller.
+    let end = unsafe { HEAP.0.claim(memory.start as *mut u8, first - memory.start) };
+    HEAP.0.replace_source(Growing { end, limit: memory.end });
+}
+
+/// The memory that the heap has not taken yet.
+#[derive(Debug)]
+struct Growing {
+    /// End of the part in use.
+    end: Option<NonNull<u8>>,
+    /// End of the memory.
+    limit: usize,
+}
+
+// SAFETY: uses no allocator but the one it is called by, as the trait asks.
+unsafe impl Source for Growing {
+    fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
+        let end = talc.source.end.ok_or(())?;
+        let old = end.as_ptr() as usize;
+        // Room for the allocation, its alignment and the allocator's own tags.
+        let wanted =
+            layout.size().checked_add(layout.align()).and_then(|size| size.checked_add(64)).ok_or(())?;
+        let new = old.checked_add(wanted).map(step_above).ok_or(())?.min(talc.source.limit);
+        if new < old.saturating_add(wanted) {
+            return Err(());
+        }
+        // SAFETY: `give` was promised the memory up to `limit`, and `end` is what the last call returned.
+        let end = unsafe { talc.extend(end, new as *mut u8) };
+        talc.source.end = Some(end);
+        Ok(())
+    }
+}
+
+fn step_above(address: usize) -> usize {
+    address.checked_next_multiple_of(STEP).unwrap_or(usize::MAX)
+}
+
+/// Remembers a failed allocation.
+fn checked(memory: *mut u8) -> *mut u8 {
+    if memory.is_null() {
+        EXHAUSTED.store(true, Ordering::Relaxed);
+    }
+    memory
+}
+
+// SAFETY: handed on to talc, which keeps the contract.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as promised by the caller.
+        checked(unsafe { self.0.alloc(layout) })
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as promised by the caller.
+        unsafe { self.0.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: as promised by the caller.
+        checked(unsafe { self.0.realloc(memory, layout, new_size) })
+    }
+}

@@ -1,0 +1,91 @@
+//! The panic handler: one error record with place and message, made without allocating, then a fault to end the run.
+
+use core::{
+    cell::UnsafeCell,
+    fmt::{self, Write},
+    panic::PanicInfo,
+};
+
+use drivers::Console;
+use protocol::ErrorKind;
+
+use super::heap;
+
+struct Slot(UnsafeCell<Option<Console>>);
+
+// SAFETY: the guest has one thread.
+unsafe impl Sync for Slot {}
+
+static CONSOLE: Slot = Slot(UnsafeCell::new(None));
+
+/// Puts the console where [`console`] and the panic handler find it.
+pub fn set_console(console: Console) {
+    // SAFETY: one thread, and no reference from `console` is alive before the console is set.
+    unsafe { *CONSOLE.0.get() = Some(console) };
+}
+
+/// Runs `action` with the console. There is one from the moment [`set_console`] was called.
+pub fn console<R>(action: impl FnOnce(&mut Console) -> R) -> Option<R> {
+    // SAFETY: one thread; the console is taken out while in use, so that a panic inside finds none instead of a
+    // second reference.
+    let taken = unsafe { (*CONSOLE.0.get()).take() };
+    taken.map(|mut console| {
+        let result = action(&mut console);
+        set_console(console);
+        result
+    })
+}
+
+/// Longest record a panic makes, in bytes.
+const MAX_LINE: usize = 1024;
+
+/// Text that keeps inside a JSON string whatever is written to it, and drops what is too long.
+struct Line {
+    bytes: [u8; MAX_LINE],
+    length: usize,
+}
+
+impl Line {
+    fn push(&mut self, byte: u8, reserve: usize) {
+        if self.length + reserve < MAX_LINE {
+            self.bytes[self.length] = byte;
+            self.length += 1;
+        }
+    }
+
+    fn push_json(&mut self, text: &str) {
+        for byte in text.bytes() {
+            self.push(byte, 0);
+        }
+    }
+}
+
+impl Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            let plain = matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+            self.push(if plain { byte } else { b'\'' }, 8);
+        }
+        Ok(())
+    }
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo) -> ! {
+    let mut line = Line { bytes: [0; MAX_LINE], length: 0 };
+    let exhausted = heap::exhausted();
+    let kind = if exhausted { ErrorKind::Limit } else { ErrorKind::GuestFault };
+    line.push_json("{\"record\":\"error\",\"request_id\":0,\"error\":{\"kind\":\"");
+    line.push_json(kind.name());
+    line.push_json("\",\"message\":\"");
+    if exhausted {
+        let _ = line.write_str("guest memory is exhausted (see --memory)");
+    } else {
+        let place = info.location().map_or(("?", 0), |place| (place.file(), place.line()));
+        let _ = write!(line, "{}:{}: {}", place.0, place.1, info.message());
+    }
+    line.push_json("\"}}\n");
+    console(|console| console.write(&line.bytes[..line.length]));
+    // SAFETY: no more than a fault: without a handler it ends the machine.
+    unsafe { core::arch::asm!("ud2", options(noreturn)) }
+}

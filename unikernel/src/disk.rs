@@ -1,0 +1,170 @@
+//! A virtio-blk disk, with the host's facts about the file behind it, as [`Storage`].
+
+use alloc::{boxed::Box, vec, vec::Vec};
+
+use drivers::{Block, BlockError, SECTOR};
+use formats::{Region, Storage, StorageError};
+use protocol::ExtentMap;
+
+/// Bytes read at once to serve a read that is not whole sectors, and to look at an extent map on a disk.
+const WINDOW: usize = 64 << 10;
+
+/// A disk that holds an image.
+pub struct Disk {
+    block: Block,
+    length: u64,
+    allocated: u64,
+    extents: Extents,
+    window: Box<[u8]>,
+}
+
+impl Disk {
+    /// The disk `block`, which holds a file of `length` bytes that takes `allocated` bytes of space.
+    pub fn new(block: Block, length: u64, allocated: u64, extents: Extents) -> Self {
+        Self { block, length, allocated, extents, window: Box::default() }
+    }
+}
+
+impl Storage for Disk {
+    fn len(&self) -> u64 {
+        self.length
+    }
+
+    fn allocated(&self) -> u64 {
+        self.allocated
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        let inside = usize::try_from(self.block.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let (stored, beyond) = buf.split_at_mut(inside.min(buf.len()));
+        beyond.fill(0);
+        if stored.is_empty() {
+            return Ok(());
+        }
+        if offset.is_multiple_of(SECTOR) && stored.len().is_multiple_of(SECTOR as usize) {
+            return self.block.read(offset, stored).map_err(failed);
+        }
+        self.read_through_window(offset, stored)
+    }
+
+    fn region_at(&mut self, offset: u64) -> Result<Region, StorageError> {
+        let (end, hole) = self.extents.around(offset)?;
+        let length = end.min(self.length).saturating_sub(offset).max(1);
+        Ok(Region { length, hole })
+    }
+}
+
+impl Disk {
+    fn read_through_window(&mut self, mut offset: u64, mut buf: &mut [u8]) -> Result<(), StorageError> {
+        if self.window.is_empty() {
+            self.window = vec![0; WINDOW].into_boxed_slice();
+        }
+        while !buf.is_empty() {
+            let skip = (offset % SECTOR) as usize;
+            let wanted = (skip + buf.len()).next_multiple_of(SECTOR as usize).min(WINDOW);
+            let window = self.window.get_mut(..wanted).ok_or(StorageError)?;
+            self.block.read(offset - skip as u64, window).map_err(failed)?;
+            let count = (wanted - skip).min(buf.len());
+            let (now, later) = buf.split_at_mut(count);
+            now.copy_from_slice(window.get(skip..skip + count).ok_or(StorageError)?);
+            offset += count as u64;
+            buf = later;
+        }
+        Ok(())
+    }
+}
+
+fn failed(_: BlockError) -> StorageError {
+    StorageError
+}
+
+/// The data extents of a file: ranges `[start, end)` in ascending order.
+pub struct Extents {
+    ranges: Ranges,
+    count: u64,
+    /// Index of the range found last: questions come in ascending order.
+    last: u64,
+}
+
+enum Ranges {
+    Inline(Vec<(u64, u64)>),
+    Disk { block: Block, window: Box<[u8]>, window_start: Option<u64> },
+}
+
+/// Bytes of a range on a disk: start and end, little-endian.
+const RANGE: u64 = 16;
+
+impl Extents {
+    /// The map `map`; `find` gives the disk it names.
+    pub fn new<E>(map: &ExtentMap, find: impl FnOnce(&str) -> Result<Block, E>) -> Result<Self, E> {
+        let (ranges, count) = match map {
+            ExtentMap::Inline(ranges) => (Ranges::Inline(ranges.clone()), ranges.len() as u64),
+            ExtentMap::Disk { disk, count } => {
+                let window = vec![0; WINDOW].into_boxed_slice();
+                (Ranges::Disk { block: find(disk)?, window, window_start: None }, *count)
+            }
+        };
+        Ok(Self { ranges, count, last: 0 })
+    }
+
+    /// Where the data or the hole around `offset` ends, and whether it is a hole.
+    fn around(&mut self, offset: u64) -> Result<(u64, bool), StorageError> {
+        let index = self.first_ending_after(offset)?;
+        if index == self.count {
+            return Ok((u64::MAX, true));
+        }
+        let (start, end) = self.ranges.get(index)?;
+        Ok(if start <= offset { (end, false) } else { (start, true) })
+    }
+
+    /// Index of the first range that ends after `offset`, or the number of ranges.
+    fn first_ending_after(&mut self, offset: u64) -> Result<u64, StorageError> {
+        // Usually the range found last or the next one.
+        let (mut low, mut high) = (0, self.count);
+        for guess in [self.last, self.last + 1] {
+            if guess < self.count {
+                if self.ranges.get(guess)?.1 > offset {
+                    high = high.min(guess);
+                } else {
+                    low = low.max(guess + 1);
+                }
+            }
+        }
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.ranges.get(middle)?.1 > offset {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        self.last = low;
+        Ok(low)
+    }
+}
+
+impl Ranges {
+    fn get(&mut self, index: u64) -> Result<(u64, u64), StorageError> {
+        match self {
+            Self::Inline(ranges) => {
+                usize::try_from(index).ok().and_then(|index| ranges.get(index)).copied().ok_or(StorageError)
+            }
+            Self::Disk { block, window, window_start } => {
+                let at = index.checked_mul(RANGE).ok_or(StorageError)?;
+                let start = at - at % WINDOW as u64;
+                if *window_start != Some(start) {
+                    let length = block.len().saturating_sub(start).min(WINDOW as u64) as usize;
+                    let part = window.get_mut(..length).ok_or(StorageError)?;
+                    block.read(start, part).map_err(failed)?;
+                    *window_start = Some(start);
+                }
+                let at = (at - start) as usize;
+                let number = |at: usize| {
+                    let bytes = window.get(at..at + 8).ok_or(StorageError)?;
+                    bytes.try_into().map(u64::from_le_bytes).map_err(|_| StorageError)
+                };
+                Ok((number(at)?, number(at + 8)?))
+            }
+        }
+    }
+}

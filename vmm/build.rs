@@ -1,0 +1,38 @@
+//! Builds the guest ELFs for the host's own triple and tells the crate where they are, to embed them.
+
+use std::{env, path::PathBuf, process::Command};
+
+/// What the guests are made of, relative to this crate.
+const SOURCES: [&str; 6] =
+    ["../Cargo.toml", "../Cargo.lock", "../unikernel", "../drivers", "../formats/src", "../calc/src"];
+
+fn main() {
+    for source in SOURCES {
+        println!("cargo:rerun-if-changed={source}");
+    }
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));
+    let target_directory = out.join("guest");
+    let mut cargo = Command::new(env::var_os("CARGO").expect("set by cargo"));
+    cargo
+        .current_dir("..")
+        .args(["build", "--package", "unikernel", "--features", "guest", "--bins", "--profile", "guest"])
+        .arg("--target-dir")
+        .arg(&target_directory);
+    // What the outer build asks of the host's code must not reach the guest's: linters, sanitizers, another target.
+    for name in [
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_BUILD_RUSTFLAGS",
+        "CARGO_BUILD_TARGET",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "CLIPPY_ARGS",
+        "CARGO_PROFILE_GUEST_DEBUG",
+    ] {
+        cargo.env_remove(name);
+    }
+    let status = cargo.status().expect("cargo runs");
+    assert!(status.success(), "the unikernel does not build");
+    for (variable, binary) in [("INSTAR_UNIKERNEL", "unikernel"), ("INSTAR_ROGUE", "rogue")] {
+        println!("cargo:rustc-env={variable}={}", target_directory.join("guest").join(binary).display());
+    }
+}

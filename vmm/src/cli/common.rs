@@ -1,0 +1,136 @@
+//! The options every command has beside qemu-img's, and the environment variables that stand for them where a command
+//! line cannot be changed.
+
+use std::{env, ffi::OsString, str::FromStr, time::Duration};
+
+use argh::ArgsInfo;
+use protocol::QemuVersion;
+
+use super::argv::{Exception, Reader, Table};
+use crate::machine::{MAX_MEMORY, MIN_MEMORY};
+use crate::report::{Failure, escape, escape_name};
+
+/// For how long a command may run when nobody says.
+pub const DEFAULT_TIMEOUT: Seconds = Seconds(60);
+
+/// The longest time a command may be given: a day.
+const MAX_TIMEOUT: u64 = 24 * 60 * 60;
+
+/// How much memory the guest has when nobody says.
+pub const DEFAULT_MEMORY: Memory = Memory(64 << 20);
+
+/// What all commands' option tables have in common: the options qemu-img does not know.
+pub const OWN: [Exception; 4] = [
+    Exception::Own("timeout"),
+    Exception::Own("memory"),
+    Exception::Own("qemu-version"),
+    Exception::Own("no-sandbox"),
+];
+
+/// `--timeout`: whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seconds(u64);
+
+impl From<Seconds> for Duration {
+    fn from(seconds: Seconds) -> Self {
+        Self::from_secs(seconds.0)
+    }
+}
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(seconds) if (1..=MAX_TIMEOUT).contains(&seconds) => Ok(Self(seconds)),
+            _ => Err(format!("expected whole seconds from 1 to {MAX_TIMEOUT}")),
+        }
+    }
+}
+
+/// `--memory`: bytes, with qemu-img's suffixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory(u64);
+
+impl Memory {
+    /// The number of bytes.
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for Memory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match protocol::size::parse(text, QemuVersion::default()) {
+            Ok(bytes) if (MIN_MEMORY..=MAX_MEMORY).contains(&bytes) => Ok(Self(bytes)),
+            _ => Err(format!("expected a size from {}M to {}M", MIN_MEMORY >> 20, MAX_MEMORY >> 20)),
+        }
+    }
+}
+
+/// The value of an option: the last one given, else the environment's, else the default.
+pub fn value<T: FromStr<Err: std::fmt::Display> + Copy>(
+    given: &[T],
+    variable: &str,
+    default: T,
+) -> Result<T, Failure> {
+    match given.last() {
+        Some(&value) => Ok(value),
+        None => Ok(of_environment(variable)?.unwrap_or(default)),
+    }
+}
+
+fn of_environment<T: FromStr<Err: std::fmt::Display>>(variable: &str) -> Result<Option<T>, Failure> {
+    let Some(text) = env::var_os(variable).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let wrong = |why: &str| Failure::usage(format!("Invalid {variable} '{}': {why}", escape_name(&text)));
+    match text.to_str().map(T::from_str) {
+        Some(Ok(value)) => Ok(Some(value)),
+        Some(Err(why)) => Err(wrong(&why.to_string())),
+        None => Err(wrong("not UTF-8")),
+    }
+}
+
+/// The profile the environment asks for.
+pub fn profile_of_environment() -> Result<Option<QemuVersion>, Failure> {
+    of_environment("INSTAR_QEMU_VERSION")
+}
+
+/// The profile a command line asks for. It decides how the line is read, so it is looked for first, in the newest
+/// version's grammar and past all errors.
+pub fn profile_of_line<T: ArgsInfo>(
+    exceptions: &[Exception],
+    arguments: &[OsString],
+) -> Result<Option<QemuVersion>, Failure> {
+    let table = Table::of::<T>(exceptions, QemuVersion::default());
+    let asked = Reader::new(&table, arguments).flatten().filter(|item| item.option == "qemu-version").last();
+    asked.map_or(Ok(None), |item| {
+        item.value.parse().map(Some).map_err(|why: &str| {
+            Failure::usage(format!("Invalid --qemu-version '{}': {why}", escape(&item.value)))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_have_bounds() {
+        assert_eq!("1".parse(), Ok(Seconds(1)));
+        assert_eq!("86400".parse(), Ok(Seconds(86_400)));
+        for text in ["0", "-1", "86401", "", "1s", "1.5", "18446744073709551616"] {
+            assert!(text.parse::<Seconds>().is_err(), "{text}");
+        }
+        assert_eq!("16M".parse(), Ok(Memory(16 << 20)));
+        for bytes in [MIN_MEMORY, MAX_MEMORY] {
+            assert_eq!(bytes.to_string().parse(), Ok(Memory(bytes)));
+        }
+        for text in [&(MIN_MEMORY - 1).to_string(), &(MAX_MEMORY + 1).to_string(), "", "x", "8E"] {
+            assert!(text.parse::<Memory>().is_err(), "{text}");
+        }
+    }
+}

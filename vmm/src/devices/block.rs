@@ -1,0 +1,249 @@
+//! virtio-blk over a file: IN, OUT, FLUSH, GET_ID (virtio 1.2, section 5.2). A request is checked whole before any
+//! I/O; bytes go straight between the page cache and guest memory.
+
+use std::{fs::File, io, os::fd::AsRawFd};
+
+use virtio_bindings::bindings::{
+    virtio_blk::{
+        VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK,
+        VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    },
+    virtio_config::VIRTIO_F_VERSION_1,
+};
+use virtio_queue::{Queue, QueueT, desc::split::Descriptor};
+use vm_memory::{Bytes, GuestMemoryMmap, VolatileSlice};
+
+use super::{
+    DeviceError, VirtioDevice,
+    chain::{self, Chain},
+};
+
+/// Device type of a block device.
+const VIRTIO_ID_BLOCK: u32 = 2;
+
+/// Bytes of a sector, the unit of the device.
+pub const SECTOR: u64 = 512;
+
+/// Most bytes in one request: what a driver may make the host move before it looks at the clock again.
+pub const MAX_REQUEST: u64 = 4 << 20;
+
+const QUEUE_SIZES: [u16; 1] = [128];
+
+/// Data segments of one request: the queue's size less header and status.
+const MAX_SEGMENTS: u32 = QUEUE_SIZES[0] as u32 - 2;
+
+/// Bytes of a serial.
+const SERIAL: usize = 20;
+
+/// Bytes of a request's header: type, reserved, sector.
+const HEADER: u32 = 16;
+
+/// The device.
+pub struct Block {
+    file: File,
+    /// Length of the file in bytes; the disk is that rounded up to whole sectors, the rest reads as zeros.
+    length: u64,
+    writable: bool,
+    serial: [u8; SERIAL],
+    config: [u8; 16],
+}
+
+/// A request whose shape has been checked.
+struct Request<'m> {
+    kind: u32,
+    sector: u64,
+    data: Vec<VolatileSlice<'m>>,
+    /// Bytes of `data`.
+    length: u64,
+    status: &'m Descriptor,
+}
+
+impl Block {
+    /// A disk named `serial` (at most 20 bytes) over `length` bytes of `file`.
+    pub fn new(file: File, length: u64, writable: bool, serial: &str) -> Self {
+        let mut name = [0; SERIAL];
+        let count = serial.len().min(SERIAL);
+        name[..count].copy_from_slice(&serial.as_bytes()[..count]);
+        let mut config = [0; 16];
+        config[..8].copy_from_slice(&length.div_ceil(SECTOR).to_le_bytes());
+        config[12..].copy_from_slice(&MAX_SEGMENTS.to_le_bytes());
+        Self { file, length, writable, serial: name, config }
+    }
+
+    fn execute(&self, request: &Request) -> (u32, u64) {
+        let outcome = match request.kind {
+            VIRTIO_BLK_T_IN => self.place(request).and_then(|offset| self.read(offset, request)),
+            VIRTIO_BLK_T_OUT if self.writable => {
+                self.place(request).and_then(|offset| self.write(offset, request)).map(|()| 0)
+            }
+            VIRTIO_BLK_T_FLUSH if self.writable => self.file.sync_data().map(|()| 0),
+            VIRTIO_BLK_T_OUT => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            VIRTIO_BLK_T_GET_ID => self.identify(request),
+            _ => return (VIRTIO_BLK_S_UNSUPP, 0),
+        };
+        match outcome {
+            Ok(written) => (VIRTIO_BLK_S_OK, written),
+            Err(_) => (VIRTIO_BLK_S_IOERR, 0),
+        }
+    }
+
+    /// Byte offset of a transfer of whole sectors inside the disk.
+    fn place(&self, request: &Request) -> io::Result<u64> {
+        let sectors = self.length.div_ceil(SECTOR);
+        let end = request.sector.checked_add(request.length / SECTOR);
+        let inside = end.is_some_and(|end| end <= sectors);
+        if !inside || !request.length.is_multiple_of(SECTOR) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Ok(request.sector * SECTOR)
+    }
+
+    fn read(&self, offset: u64, request: &Request) -> io::Result<u64> {
+        let stored = self.length.saturating_sub(offset).min(request.length);
+        let (head, tail) = split(&request.data, stored)?;
+        transfer(&head, offset, |vectors, offset| {
+            // SAFETY: the vectors are guest memory, mapped for as long as the request lives.
+            unsafe { libc::preadv64(self.file.as_raw_fd(), vectors.as_ptr(), vectors.len() as i32, offset) }
+        })?;
+        for slice in tail {
+            slice.write_slice(&vec![0; slice.len()], 0).map_err(io::Error::other)?;
+        }
+        Ok(request.length)
+    }
+
+    fn write(&self, offset: u64, request: &Request) -> io::Result<()> {
+        transfer(&request.data, offset, |vectors, offset| {
+            // SAFETY: as for `read`.
+            unsafe { libc::pwritev64(self.file.as_raw_fd(), vectors.as_ptr(), vectors.len() as i32, offset) }
+        })
+    }
+
+    fn identify(&self, request: &Request) -> io::Result<u64> {
+        let [slice] = request.data.as_slice() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let count = slice.len().min(SERIAL);
+        slice.copy_from(&self.serial[..count]);
+        Ok(count as u64)
+    }
+}
+
+impl<'m> Request<'m> {
+    /// Header, data, status; the header alone in its descriptor, the status alone in its.
+    fn parse(chain: &'m Chain, memory: &'m GuestMemoryMmap) -> Result<Self, DeviceError> {
+        let [header, data @ .., status] = chain.descriptors.as_slice() else {
+            return Err(DeviceError::Chain("has no header and status"));
+        };
+        if header.is_write_only() || header.len() != HEADER {
+            return Err(DeviceError::Chain("does not start with a header of 16 readable bytes"));
+        }
+        if !status.is_write_only() || status.len() != 1 {
+            return Err(DeviceError::Chain("does not end in a writable status byte"));
+        }
+        chain::slice(memory, status)?;
+        let outside = |_| DeviceError::Chain("points outside of memory");
+        let words: [u32; 4] = memory.read_obj(header.addr()).map_err(outside)?;
+        let (kind, sector) = (words[0], u64::from(words[3]) << 32 | u64::from(words[2]));
+
+        let device_writes = kind != VIRTIO_BLK_T_OUT;
+        if data.iter().any(|descriptor| descriptor.is_write_only() != device_writes) {
+            return Err(DeviceError::Chain("has data that goes the wrong way"));
+        }
+        let length = data.iter().map(|descriptor| u64::from(descriptor.len())).sum();
+        if length > MAX_REQUEST {
+            return Err(DeviceError::Chain("is longer than a request may be"));
+        }
+        let data =
+            data.iter().map(|descriptor| chain::slice(memory, descriptor)).collect::<Result<_, _>>()?;
+        Ok(Self { kind, sector, data, length, status })
+    }
+}
+
+impl VirtioDevice for Block {
+    fn device_type(&self) -> u32 {
+        VIRTIO_ID_BLOCK
+    }
+
+    fn device_features(&self) -> u64 {
+        let access = if self.writable { VIRTIO_BLK_F_FLUSH } else { VIRTIO_BLK_F_RO };
+        1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_BLK_F_SEG_MAX | 1 << access
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &QUEUE_SIZES
+    }
+
+    fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    fn process_queue(
+        &mut self,
+        _: usize,
+        queue: &mut Queue,
+        memory: &GuestMemoryMmap,
+    ) -> Result<(), DeviceError> {
+        while let Some(chain) = chain::next(queue, memory)? {
+            let request = Request::parse(&chain, memory)?;
+            let (status, written) = self.execute(&request);
+            let outside = |_| DeviceError::Chain("points outside of memory");
+            memory.write_obj(status as u8, request.status.addr()).map_err(outside)?;
+            queue.add_used(memory, chain.head, u32::try_from(written + 1).unwrap_or(u32::MAX))?;
+        }
+        Ok(())
+    }
+}
+
+/// Cuts `slices` at `at` bytes.
+fn split<'m>(
+    slices: &[VolatileSlice<'m>],
+    at: u64,
+) -> io::Result<(Vec<VolatileSlice<'m>>, Vec<VolatileSlice<'m>>)> {
+    let (mut head, mut tail) = (vec![], vec![]);
+    let mut left = usize::try_from(at).map_err(io::Error::other)?;
+    for slice in slices {
+        let count = left.min(slice.len());
+        let (before, after) = slice.split_at(count).map_err(io::Error::other)?;
+        left -= count;
+        if !before.is_empty() {
+            head.push(before);
+        }
+        if !after.is_empty() {
+            tail.push(after);
+        }
+    }
+    Ok((head, tail))
+}
+
+/// Repeats a vectored system call until all of `slices` is moved. A file that ends early is an error.
+fn transfer(
+    slices: &[VolatileSlice],
+    mut offset: u64,
+    call: impl Fn(&[libc::iovec], i64) -> isize,
+) -> io::Result<()> {
+    let guards: Vec<_> = slices.iter().map(VolatileSlice::ptr_guard_mut).collect();
+    let mut vectors: Vec<libc::iovec> = guards
+        .iter()
+        .map(|guard| libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() })
+        .collect();
+    let mut first = 0;
+    while first < vectors.len() {
+        let moved = call(&vectors[first..], i64::try_from(offset).map_err(io::Error::other)?);
+        let mut moved = match usize::try_from(moved) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(moved) => moved,
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => continue,
+                error => return Err(error),
+            },
+        };
+        offset += moved as u64;
+        while first < vectors.len() && moved >= vectors[first].iov_len {
+            moved -= vectors[first].iov_len;
+            first += 1;
+        }
+        if moved > 0 {
+            vectors[first].iov_base = vectors[first].iov_base.wrapping_byte_add(moved);
+            vectors[first].iov_len -= moved;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! The devices of a machine, found by address.
+
+use vm_memory::GuestMemoryMmap;
+
+use super::{DeviceError, MMIO_BASE, MMIO_STRIDE, MmioTransport, SharedDevice};
+use crate::machine::Bus;
+
+/// Register windows side by side from [`MMIO_BASE`] on.
+pub struct DeviceBus {
+    transports: Vec<MmioTransport>,
+    memory: GuestMemoryMmap,
+}
+
+impl DeviceBus {
+    /// The devices `transports`, which work on `memory`.
+    pub fn new(transports: Vec<MmioTransport>, memory: GuestMemoryMmap) -> Self {
+        Self { transports, memory }
+    }
+
+    /// Brings every device up in the guest's place, on the pages of rings from `rings` on.
+    pub fn bring_up(&mut self, mut rings: u64) -> Result<(), DeviceError> {
+        for transport in &mut self.transports {
+            rings = transport.bring_up(rings, &self.memory)?;
+        }
+        Ok(())
+    }
+
+    /// Device number `index`.
+    pub fn device(&self, index: usize) -> Option<SharedDevice> {
+        self.transports.get(index).map(MmioTransport::device)
+    }
+}
+
+/// The transport at `address` and the offset into its registers.
+fn find(transports: &mut [MmioTransport], address: u64) -> Result<(&mut MmioTransport, u64), DeviceError> {
+    let offset = address.checked_sub(MMIO_BASE).ok_or(DeviceError::NoDevice(address))?;
+    let index = usize::try_from(offset / MMIO_STRIDE).unwrap_or(usize::MAX);
+    let transport = transports.get_mut(index).ok_or(DeviceError::NoDevice(address))?;
+    Ok((transport, offset % MMIO_STRIDE))
+}
+
+impl Bus for DeviceBus {
+    type Error = DeviceError;
+
+    fn read(&mut self, address: u64, data: &mut [u8]) -> Result<(), DeviceError> {
+        let (transport, offset) = find(&mut self.transports, address)?;
+        transport.read(offset, data)
+    }
+
+    fn write(&mut self, address: u64, data: &[u8]) -> Result<(), DeviceError> {
+        let (transport, offset) = find(&mut self.transports, address)?;
+        transport.write(offset, data, &self.memory)
+    }
+}

@@ -1,0 +1,227 @@
+//! The one way to run a command: build a machine, enter the sandbox, run the guest until its terminal record.
+
+use std::{fs::File, time::Duration};
+
+use protocol::{
+    Answer, CommandHeader, ErrorKind, ErrorRecord, Op,
+    handover::{Handover, RING_PAGE},
+};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::{
+    devices::{
+        Block, Console, DeviceBus, EventLoop, MMIO_BASE, MMIO_STRIDE, MmioTransport, Port, SECTOR,
+        SharedDevice,
+    },
+    error::Error,
+    machine::{Deadline, Exit, Fault, Machine, symbol_at},
+    records::RecordStream,
+    sandbox::Sandbox,
+};
+
+/// The unikernel that answers every command.
+pub const UNIKERNEL: &[u8] = include_bytes!(env!("INSTAR_UNIKERNEL"));
+
+/// One command a machine: its id can be constant. 0 is the guest's word for "not known yet".
+const REQUEST_ID: u64 = 1;
+
+/// A file given to the guest as a disk.
+#[derive(Debug)]
+pub struct Disk {
+    /// Name by which the guest finds the disk, at most 20 bytes.
+    pub serial: String,
+    /// The file.
+    pub file: File,
+    /// Length of the file in bytes.
+    pub length: u64,
+    /// Whether the guest may write.
+    pub writable: bool,
+}
+
+/// Who does the disks' I/O.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoMode {
+    /// The vCPU's thread, while the guest waits: nothing to set up, for short commands.
+    Inline,
+    /// A thread of its own, while the guest computes: for long commands.
+    Threaded,
+}
+
+/// Who brings the devices up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceStart {
+    /// The machine, before the first instruction: [`protocol::handover`].
+    #[default]
+    HandedOver,
+    /// The guest, register by register, as on a machine of somebody else's.
+    ByGuest,
+}
+
+/// What the guest shall do.
+#[derive(Debug)]
+pub struct Command {
+    /// The operation.
+    pub op: Op,
+    /// Its JSON payload.
+    pub payload: Vec<u8>,
+    /// The disks it may use.
+    pub disks: Vec<Disk>,
+    /// Who does their I/O.
+    pub io: IoMode,
+    /// Who brings the devices up.
+    pub start: DeviceStart,
+}
+
+/// What the guest gets.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Wall-clock time from the first instruction on.
+    pub timeout: Duration,
+}
+
+/// Runs `command` in a machine of its own. With a sandbox, the calling process is restricted for good.
+pub fn run(command: Command, limits: &Limits, sandbox: Option<&Sandbox>) -> Result<Answer, Error> {
+    run_guest(UNIKERNEL, command, limits, sandbox)
+}
+
+/// As [`run`], with another guest than the unikernel.
+pub fn run_guest(
+    guest: &[u8],
+    command: Command,
+    limits: &Limits,
+    sandbox: Option<&Sandbox>,
+) -> Result<Answer, Error> {
+    let port = Port::saying(encode(&command)?);
+    let start = |rings| match command.start {
+        DeviceStart::HandedOver => handover_words(&command.disks, rings),
+        DeviceStart::ByGuest => foreign_words(command.disks.len() + 1),
+    };
+    let device_count = command.disks.len() + 1;
+    // The console has two queues, a disk has one.
+    let ring_pages = device_count as u64 + 1;
+    // Locals are dropped in reverse: the I/O thread and the devices before the memory they work on.
+    let mut machine = Machine::build(guest, limits.memory, device_count, ring_pages, start)?;
+
+    let mut transports = vec![MmioTransport::new(Box::new(Console::new(port.clone())))?];
+    for disk in command.disks {
+        let block = Block::new(disk.file, disk.length, disk.writable, &disk.serial);
+        transports.push(MmioTransport::new(Box::new(block))?);
+    }
+    let mut bus = DeviceBus::new(transports, machine.memory.get().clone());
+    if command.start == DeviceStart::HandedOver {
+        bus.bring_up(machine.rings())?;
+    }
+    let served = match command.io {
+        IoMode::Inline => vec![],
+        IoMode::Threaded => events_of_disks(&machine, &bus, device_count)?,
+    };
+
+    if let Some(sandbox) = sandbox {
+        sandbox.restrict()?;
+    }
+    let io = if served.is_empty() {
+        None
+    } else {
+        Some(EventLoop::start(served, machine.memory.get()).map_err(Error::EventLoop)?)
+    };
+    let deadline = Deadline::arm(limits.timeout)?;
+    if let Some(sandbox) = sandbox {
+        sandbox.filter_syscalls()?;
+    }
+    converse(guest, &mut machine, &mut bus, io.as_ref(), &deadline, &port)
+}
+
+/// The one exit loop: runs the guest until it has sent its terminal record.
+fn converse(
+    guest: &[u8],
+    machine: &mut Machine,
+    bus: &mut DeviceBus,
+    io: Option<&EventLoop>,
+    deadline: &Deadline,
+    port: &Port,
+) -> Result<Answer, Error> {
+    let mut records = RecordStream::new(REQUEST_ID);
+    loop {
+        let exit = machine.vcpu.run(bus);
+        records.push(&port.take())?;
+        if records.ended() {
+            break;
+        }
+        match exit.map_err(|fault| guest_fault(guest, fault))? {
+            Exit::Device(outcome) => outcome?,
+            Exit::Kicked => {
+                if let Some(error) = io.and_then(EventLoop::take_failure) {
+                    return Err(error.into());
+                }
+                if deadline.passed() {
+                    return Err(Error::Timeout(deadline.timeout()));
+                }
+            }
+        }
+    }
+    match records.into_outcome() {
+        Some(Ok(answer)) => Ok(answer),
+        Some(Err(record)) if record.kind == ErrorKind::GuestFault => Err(Error::GuestPanic(record.message)),
+        Some(Err(record)) => Err(Error::Guest(record)),
+        None => unreachable!("the loop ends with the outcome"),
+    }
+}
+
+fn encode(command: &Command) -> Result<Vec<u8>, Error> {
+    let length = u32::try_from(command.payload.len()).ok().filter(|&length| length <= protocol::MAX_PAYLOAD);
+    let Some(length) = length else {
+        let message = format!("The command is longer than {} bytes", protocol::MAX_PAYLOAD);
+        return Err(Error::Guest(ErrorRecord::new(ErrorKind::Limit, message)));
+    };
+    let header = CommandHeader { op: command.op, length, request_id: REQUEST_ID };
+    Ok([header.encode().as_slice(), &command.payload].concat())
+}
+
+/// The kernel command line that hands the devices over; their rings begin at `rings`.
+fn handover_words(disks: &[Disk], rings: u64) -> String {
+    let mut words = vec![Handover::Console { registers: MMIO_BASE, rings }.to_string()];
+    for (index, disk) in (1_u64..).zip(disks) {
+        let handover = Handover::Disk {
+            serial: &disk.serial,
+            sectors: disk.length.div_ceil(SECTOR),
+            registers: MMIO_BASE + index * MMIO_STRIDE,
+            // Behind the two pages of the console.
+            rings: rings + (index + 1) * RING_PAGE,
+        };
+        words.push(handover.to_string());
+    }
+    words.join(" ")
+}
+
+/// The kernel command line that names the devices as it does for Linux. No interrupt is ever raised; the number only
+/// completes the syntax.
+fn foreign_words(device_count: usize) -> String {
+    let word = |index| format!("virtio_mmio.device=4K@{:#x}:0", MMIO_BASE + index * MMIO_STRIDE);
+    (0..device_count as u64).map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// An event for the notifications of each disk; the console stays with the vCPU's thread.
+fn events_of_disks(
+    machine: &Machine,
+    bus: &DeviceBus,
+    device_count: usize,
+) -> Result<Vec<(SharedDevice, EventFd)>, Error> {
+    let mut served = vec![];
+    for index in 1..device_count {
+        let event = EventFd::new(EFD_NONBLOCK).map_err(Error::EventLoop)?;
+        machine.notify_through(index, &event)?;
+        served.extend(bus.device(index).map(|device| (device, event)));
+    }
+    Ok(served)
+}
+
+fn guest_fault(guest: &[u8], fault: Fault) -> Error {
+    let place = match fault.rip.map(|rip| (rip, symbol_at(guest, rip))) {
+        Some((rip, Some(symbol))) => format!("{symbol} ({rip:#x})"),
+        Some((rip, None)) => format!("{rip:#x}"),
+        None => "an unknown place".into(),
+    };
+    Error::GuestFault { reason: fault.reason, rip: fault.rip.unwrap_or(0), place }
+}

@@ -1,0 +1,113 @@
+//! What stands in guest memory before the first instruction: page tables and the PVH start information.
+//!
+//! From [`IMAGE_BASE`](super::IMAGE_BASE) on: the image, the page tables (not mapped), one read-only page of boot data,
+//! the rings of the devices, the heap to the end of memory.
+
+use linux_loader::{
+    cmdline::Cmdline,
+    loader::elf::start_info::{hvm_memmap_table_entry, hvm_start_info},
+};
+use protocol::handover::RING_PAGE;
+use vm_memory::{Bytes, GuestAddress};
+
+use super::{
+    GuestMemory, MachineError,
+    image::Image,
+    paging::{Access, PAGE, PageTables},
+};
+use crate::devices::{MMIO_BASE, MMIO_STRIDE};
+
+/// Pages set aside for page tables: root, one of 512 GiB, one per GiB of memory and devices (at most 4), and one of
+/// pages for each of the image, its end, the end of memory and the devices.
+const TABLE_PAGES: u64 = 16;
+
+/// `xEn3`, top bit of the `E` set (PVH boot protocol).
+const START_MAGIC: u32 = 0x336e_c578;
+/// First version of the start information with a memory map.
+const START_VERSION: u32 = 1;
+const MEMORY_RAM: u32 = 1;
+
+/// Places inside the page of boot data.
+const MEMORY_MAP: u64 = 64;
+const COMMAND_LINE: u64 = 128;
+const COMMAND_LINE_SIZE: u64 = PAGE - COMMAND_LINE;
+
+/// Where things are, and where the vCPU starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// First instruction.
+    pub entry: u64,
+    /// Root of the page tables.
+    pub page_table_root: u64,
+    /// Address of the start information.
+    pub start_info: u64,
+    /// Address of the first page of rings.
+    pub rings: u64,
+    /// First byte of the heap.
+    pub heap: u64,
+}
+
+impl Plan {
+    /// The plan for `image` with `ring_pages` pages of rings.
+    pub fn new(image: &Image, ring_pages: u64) -> Self {
+        let page_table_root = image.end();
+        let start_info = page_table_root + TABLE_PAGES * PAGE;
+        let rings = start_info + PAGE;
+        let heap = rings + ring_pages * RING_PAGE;
+        Self { entry: image.entry, page_table_root, start_info, rings, heap }
+    }
+}
+
+/// Fills in everything but the image itself.
+pub fn prepare(
+    plan: &Plan,
+    image: &Image,
+    memory: &GuestMemory,
+    device_count: usize,
+    command_line: &str,
+) -> Result<(), MachineError> {
+    let mut tables = PageTables::new(plan.page_table_root);
+    for segment in &image.segments {
+        if let Some(access) = segment.access {
+            tables.map(segment.start, segment.end, access);
+        }
+    }
+    tables.map(plan.start_info, plan.rings, Access::ReadOnly);
+    tables.map(plan.rings, memory.end(), Access::ReadWrite);
+    tables.map(MMIO_BASE, MMIO_BASE + device_count as u64 * MMIO_STRIDE, Access::ReadWrite);
+    let tables = tables.bytes();
+    if tables.len() as u64 > TABLE_PAGES * PAGE {
+        return Err(MachineError::Image("needs more page tables than were set aside".into()));
+    }
+
+    let info = hvm_start_info {
+        magic: START_MAGIC,
+        version: START_VERSION,
+        cmdline_paddr: plan.start_info + COMMAND_LINE,
+        memmap_paddr: plan.start_info + MEMORY_MAP,
+        memmap_entries: 1,
+        ..Default::default()
+    };
+    let ram = hvm_memmap_table_entry {
+        addr: plan.heap,
+        size: memory.end() - plan.heap,
+        type_: MEMORY_RAM,
+        ..Default::default()
+    };
+    let command_line = terminated(command_line)?;
+    let written = memory
+        .get()
+        .write_slice(&tables, GuestAddress(plan.page_table_root))
+        .and_then(|()| memory.get().write_obj(info, GuestAddress(plan.start_info)))
+        .and_then(|()| memory.get().write_obj(ram, GuestAddress(plan.start_info + MEMORY_MAP)))
+        .and_then(|()| memory.get().write_slice(&command_line, GuestAddress(plan.start_info + COMMAND_LINE)));
+    written.map_err(|error| MachineError::Image(format!("does not fit into the guest's memory: {error}")))
+}
+
+/// The kernel command line as it stands in memory.
+fn terminated(command_line: &str) -> Result<Vec<u8>, MachineError> {
+    let failed = |error: linux_loader::cmdline::Error| MachineError::Image(error.to_string());
+    let mut line = Cmdline::new(COMMAND_LINE_SIZE as usize).map_err(failed)?;
+    line.insert_str(command_line).map_err(failed)?;
+    line.as_cstring().map(|line| line.into_bytes_with_nul()).map_err(failed)
+}

@@ -1,0 +1,91 @@
+//! The guest's ELF: loaded by `linux-loader`; its segments say what is mapped and how, its symbols name faults.
+
+use std::io::Cursor;
+
+use linux_loader::loader::{KernelLoader, elf::Elf};
+use object::{
+    LittleEndian, Object, ObjectSymbol, SymbolKind,
+    elf::{PF_R, PF_W, PF_X, PT_LOAD},
+    read::elf::{ElfFile64, ProgramHeader},
+};
+
+use super::{
+    GuestMemory, IMAGE_BASE, MachineError,
+    paging::{Access, PAGE},
+};
+
+/// A loadable segment. Addresses are multiples of [`PAGE`].
+pub struct Segment {
+    pub start: u64,
+    pub end: u64,
+    /// `None`: loaded, but not mapped in ring 3.
+    pub access: Option<Access>,
+}
+
+/// The guest's program.
+pub struct Image<'data> {
+    bytes: &'data [u8],
+    pub entry: u64,
+    pub segments: Vec<Segment>,
+}
+
+impl<'data> Image<'data> {
+    /// Reads the headers of an ELF for x86-64.
+    pub fn parse(bytes: &'data [u8]) -> Result<Self, MachineError> {
+        let broken = |error: object::Error| MachineError::Image(error.to_string());
+        let file = ElfFile64::<LittleEndian>::parse(bytes).map_err(broken)?;
+        let segments = file
+            .elf_program_headers()
+            .iter()
+            .filter(|header| header.p_type(LittleEndian) == PT_LOAD && header.p_memsz(LittleEndian) > 0)
+            .map(Segment::read)
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { bytes, entry: file.entry(), segments })
+    }
+
+    /// First address behind the image.
+    pub fn end(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.end).max().unwrap_or(IMAGE_BASE)
+    }
+
+    /// Copies the segments to their places.
+    pub fn load(&self, memory: &GuestMemory) -> Result<(), MachineError> {
+        Elf::load(memory.get(), None, &mut Cursor::new(self.bytes), None)
+            .map(|_| ())
+            .map_err(|error| MachineError::Image(error.to_string()))
+    }
+}
+
+impl Segment {
+    fn read(header: &object::elf::ProgramHeader64<LittleEndian>) -> Result<Self, MachineError> {
+        let start = header.p_vaddr(LittleEndian);
+        let end = start
+            .checked_add(header.p_memsz(LittleEndian))
+            .and_then(|end| end.checked_next_multiple_of(PAGE));
+        let Some(end) = end.filter(|_| {
+            start >= IMAGE_BASE && start.is_multiple_of(PAGE) && start == header.p_paddr(LittleEndian)
+        }) else {
+            return Err(MachineError::Image(format!("segment at {start:#x} is out of place")));
+        };
+        let access = match header.p_flags(LittleEndian) & (PF_R | PF_W | PF_X) {
+            0 => None,
+            flags if flags == PF_R => Some(Access::ReadOnly),
+            flags if flags == PF_R | PF_W => Some(Access::ReadWrite),
+            flags if flags == PF_R | PF_X => Some(Access::Execute),
+            _ => {
+                return Err(MachineError::Image(format!("segment at {start:#x} is writable and executable")));
+            }
+        };
+        Ok(Self { start, end, access })
+    }
+}
+
+/// Name of the function of the ELF `image` that `address` lies in.
+pub fn symbol_at(image: &[u8], address: u64) -> Option<String> {
+    let file = ElfFile64::<LittleEndian>::parse(image).ok()?;
+    let function = file
+        .symbols()
+        .filter(|symbol| symbol.kind() == SymbolKind::Text)
+        .find(|symbol| (symbol.address()..symbol.address() + symbol.size().max(1)).contains(&address))?;
+    function.name().ok().map(|name| format!("{:#}", rustc_demangle::demangle(name)))
+}

@@ -1,0 +1,153 @@
+//! The guest's answer as a stream of bytes that may be anything: lines are bounded, parsed strictly, and exactly one
+//! of them is terminal.
+
+use protocol::{Answer, ErrorRecord, MAX_RECORD, Record, RecordError, parse_record};
+use thiserror::Error;
+
+/// Most bytes a guest may send in answer to one command.
+pub const MAX_ANSWER: usize = 16 << 20;
+
+/// Why bytes from the guest are not a valid answer.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum StreamError {
+    /// A line is not a record.
+    #[error("{0}")]
+    Record(#[from] RecordError),
+    /// A line longer than any record, not ended yet.
+    #[error("record is longer than {MAX_RECORD} bytes")]
+    LineTooLong,
+    /// More than [`MAX_ANSWER`] bytes.
+    #[error("answer is longer than {MAX_ANSWER} bytes")]
+    TooLong,
+    /// A record for a command that was not given.
+    #[error("record is for request {0}")]
+    Request(u64),
+    /// Something behind the terminal record.
+    #[error("data behind the terminal record")]
+    Trailing,
+}
+
+/// How the guest ended the command.
+pub type Outcome = Result<Answer, ErrorRecord>;
+
+/// The records received for one command.
+#[derive(Debug)]
+pub struct RecordStream {
+    request_id: u64,
+    line: Vec<u8>,
+    received: usize,
+    outcome: Option<Outcome>,
+}
+
+impl RecordStream {
+    /// Nothing received yet for the command `request_id`.
+    pub fn new(request_id: u64) -> Self {
+        Self { request_id, line: Vec::new(), received: 0, outcome: None }
+    }
+
+    /// Takes bytes as they come.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
+        self.received += bytes.len();
+        if self.received > MAX_ANSWER {
+            return Err(StreamError::TooLong);
+        }
+        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+            if self.outcome.is_some() {
+                return Err(StreamError::Trailing);
+            }
+            match part.strip_suffix(b"\n") {
+                Some(end) => {
+                    self.extend_line(end)?;
+                    let line = std::mem::take(&mut self.line);
+                    self.take_record(parse_record(&line)?)?;
+                }
+                None => self.extend_line(part)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// How the command ended, once it has.
+    pub fn into_outcome(self) -> Option<Outcome> {
+        self.outcome
+    }
+
+    /// Whether the terminal record is there.
+    pub fn ended(&self) -> bool {
+        self.outcome.is_some()
+    }
+
+    fn extend_line(&mut self, part: &[u8]) -> Result<(), StreamError> {
+        if self.line.len() + part.len() > MAX_RECORD {
+            return Err(StreamError::LineTooLong);
+        }
+        self.line.extend_from_slice(part);
+        Ok(())
+    }
+
+    fn take_record(&mut self, record: Record) -> Result<(), StreamError> {
+        let (request_id, outcome) = match record {
+            Record::Result { request_id, answer } => (request_id, Ok(answer)),
+            Record::Error { request_id, error } => (request_id, Err(error)),
+        };
+        // A guest that failed before it knew the command says 0.
+        if request_id != self.request_id && !(request_id == 0 && outcome.is_err()) {
+            return Err(StreamError::Request(request_id));
+        }
+        self.outcome = Some(outcome);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESULT: &[u8] =
+        b"{\"record\":\"result\",\"request_id\":1,\"answer\":{\"measure\":{\"required\":1,\"fully-allocated\":2}}}\n";
+
+    fn push_all(chunks: &[&[u8]]) -> Result<RecordStream, StreamError> {
+        let mut stream = RecordStream::new(1);
+        for chunk in chunks {
+            stream.push(chunk)?;
+        }
+        Ok(stream)
+    }
+
+    #[test]
+    fn a_record_in_pieces_is_a_record() {
+        let pieces: Vec<&[u8]> = RESULT.chunks(1).collect();
+        assert!(push_all(&pieces).unwrap().ended());
+    }
+
+    #[test]
+    fn a_record_without_its_newline_is_not_the_end() {
+        assert!(!push_all(&[&RESULT[..RESULT.len() - 1]]).unwrap().ended());
+    }
+
+    #[test]
+    fn whatever_follows_the_terminal_record_is_refused() {
+        assert_eq!(push_all(&[RESULT, b"\n"]).unwrap_err(), StreamError::Trailing);
+        assert_eq!(push_all(&[&[RESULT, RESULT].concat()]).unwrap_err(), StreamError::Trailing);
+    }
+
+    #[test]
+    fn a_record_for_another_request_is_refused() {
+        let other = String::from_utf8(RESULT.to_vec()).unwrap().replace("_id\":1", "_id\":2");
+        assert_eq!(push_all(&[other.as_bytes()]).unwrap_err(), StreamError::Request(2));
+    }
+
+    #[test]
+    fn lines_and_answers_are_bounded() {
+        assert_eq!(push_all(&[&vec![b'x'; MAX_RECORD], b"x"]).unwrap_err(), StreamError::LineTooLong);
+        let mut stream = RecordStream::new(1);
+        assert_eq!(stream.push(&vec![b'\n'; MAX_ANSWER + 1]), Err(StreamError::TooLong));
+    }
+
+    #[test]
+    fn an_error_before_the_command_was_known_counts() {
+        let line =
+            b"{\"record\":\"error\",\"request_id\":0,\"error\":{\"kind\":\"limit\",\"message\":\"m\"}}\n";
+        assert!(matches!(push_all(&[line]).unwrap().into_outcome(), Some(Err(_))));
+    }
+}

@@ -1,0 +1,35 @@
+//! What the program prints: results on stdout, failures on stderr, in qemu-img's shapes.
+//!
+//! Nothing here decides anything; it turns typed values into text.
+
+mod escape;
+mod failure;
+pub mod measure;
+
+use std::io::{self, Write};
+
+pub use escape::{escape, escape_name};
+pub use failure::{Failure, Speaker};
+use protocol::ErrorKind;
+
+/// Writes a result to stdout, all of it or a failure.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| {
+        Failure::new(ErrorKind::Io, format!("Could not write to standard output: {}", reason(&error)))
+    })
+}
+
+/// Writes to stderr. That may fail, and then there is nobody left to tell.
+pub fn complain(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// The system's words for an error, without the number std adds.
+pub fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error ") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
+}

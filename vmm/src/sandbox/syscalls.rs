@@ -1,0 +1,154 @@
+//! The seccomp allow-list: what the VMM, std and glibc call while the guest runs and until the process has ended.
+//!
+//! A refused call raises SIGSYS, whose handler prints one line and aborts. `KILL_PROCESS` would be as final, but
+//! silent: the caller of a command line tool is owed a message, and the handler gains an attacker nothing, since
+//! every call it makes passes the same filter. If the handler itself fails, the blocked signal kills the process.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::AsFd,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as ArgLen, SeccompCmpOp as Op,
+    SeccompCondition as Condition, SeccompFilter, SeccompRule as Rule, TargetArch, apply_filter_all_threads,
+};
+
+use super::{Layer, SandboxError, SandboxOptions};
+
+/// `_IO(KVMIO, 0x80)`: run a virtual CPU until its next exit.
+const KVM_RUN: u32 = 0xae80;
+
+/// Allowed whatever the arguments are; the kernel answers these from a bitmap without running the filter.
+const ALLOWED: &[i64] = &[
+    // Moving bytes through descriptors that are open.
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_readv,
+    libc::SYS_writev,
+    libc::SYS_pread64,
+    libc::SYS_preadv,
+    libc::SYS_preadv2,
+    libc::SYS_close,
+    // An event loop over eventfds and timers that exist.
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_ctl,
+    libc::SYS_timerfd_settime,
+    libc::SYS_timer_settime,
+    libc::SYS_timer_delete,
+    // Memory, short of mapping (below).
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_brk,
+    libc::SYS_madvise,
+    // Threads that exist: locks, waiting, ending.
+    libc::SYS_futex,
+    libc::SYS_sched_yield,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_restart_syscall,
+    libc::SYS_getrandom,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    // A spawned thread may still be starting when the filter goes in.
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_sched_getaffinity,
+];
+
+/// Allowed beside [`ALLOWED`] when a file is written to.
+const WRITING: &[i64] = &[
+    libc::SYS_pwrite64,
+    libc::SYS_pwritev,
+    libc::SYS_pwritev2,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_fallocate,
+    libc::SYS_ftruncate,
+];
+
+/// Installs the filter on all threads of the process.
+pub fn filter(options: SandboxOptions) -> Result<Layer, SandboxError> {
+    let program = compile(options)?;
+    AS_QEMU_IMG.store(options.as_qemu_img, Ordering::Relaxed);
+    vmm_sys_util::signal::register_signal_handler(libc::SIGSYS, refused)
+        .map_err(|error| SandboxError::Handler(io::Error::from(error)))?;
+    apply_filter_all_threads(&program)?;
+    Ok(Layer::Enforced)
+}
+
+fn compile(options: SandboxOptions) -> Result<BpfProgram, BackendError> {
+    let mut rules: BTreeMap<i64, Vec<Rule>> = ALLOWED.iter().map(|&number| (number, Vec::new())).collect();
+    if options.writable {
+        rules.extend(WRITING.iter().map(|&number| (number, Vec::new())));
+    }
+
+    // The one thing left to ask of KVM.
+    rules.insert(libc::SYS_ioctl, vec![only(1, Op::Eq, KVM_RUN)?]);
+    // Debug builds of std check with F_GETFD that a descriptor they close is open.
+    rules.insert(libc::SYS_fcntl, vec![only(1, Op::Eq, libc::F_GETFD.cast_unsigned())?]);
+    // Fresh memory, never executable.
+    let anonymous = libc::MAP_ANONYMOUS.cast_unsigned();
+    let executable = libc::PROT_EXEC.cast_unsigned();
+    rules.insert(
+        libc::SYS_mmap,
+        vec![Rule::new(vec![
+            condition(2, Op::MaskedEq(executable.into()), 0)?,
+            condition(3, Op::MaskedEq(anonymous.into()), anonymous)?,
+        ])?],
+    );
+    rules.insert(libc::SYS_mprotect, vec![only(2, Op::MaskedEq(executable.into()), 0)?]);
+    // A starting thread gives itself its name.
+    rules.insert(libc::SYS_prctl, vec![only(0, Op::Eq, libc::PR_SET_NAME.cast_unsigned())?]);
+    // std's handler for memory faults puts the default action back and lets the fault happen again; abort() does
+    // the same for its own signal.
+    let fatal = [libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT];
+    let restored = fatal.iter().map(|signal| only(0, Op::Eq, signal.cast_unsigned()));
+    rules.insert(libc::SYS_rt_sigaction, restored.collect::<Result<_, _>>()?);
+    // Signals go to this process alone: kicking a thread out of KVM_RUN, abort().
+    rules.insert(libc::SYS_tgkill, vec![only(0, Op::Eq, std::process::id())?]);
+
+    SeccompFilter::new(rules, SeccompAction::Trap, SeccompAction::Allow, TargetArch::x86_64)?.try_into()
+}
+
+fn only(argument: u8, op: Op, value: u32) -> Result<Rule, BackendError> {
+    Rule::new(vec![condition(argument, op, value)?])
+}
+
+fn condition(argument: u8, op: Op, value: u32) -> Result<Condition, BackendError> {
+    Condition::new(argument, ArgLen::Dword, op, value.into())
+}
+
+static AS_QEMU_IMG: AtomicBool = AtomicBool::new(false);
+
+/// The SIGSYS handler: async-signal-safe, because an atomic load, `write` and `abort` are all it does.
+extern "C" fn refused(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    let text: &[u8] = if AS_QEMU_IMG.load(Ordering::Relaxed) {
+        b"qemu-img: Stopped by the sandbox: forbidden system call\n"
+    } else {
+        b"instar: Stopped by the sandbox: forbidden system call (guest-fault)\n"
+    };
+    let _ = nix::unistd::write(io::stderr().as_fd(), text);
+    std::process::abort();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filter_compiles_and_stays_small() {
+        let writable = SandboxOptions { writable: true, ..SandboxOptions::default() };
+        assert!(compile(SandboxOptions::default()).unwrap().len() < 300);
+        assert!(compile(writable).unwrap().len() < 350);
+    }
+}

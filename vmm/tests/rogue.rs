@@ -1,0 +1,162 @@
+//! A guest that breaks the rules is stopped, each time with its own typed error, and the process lives on.
+
+use std::time::{Duration, Instant};
+
+use instar::{
+    error::Error,
+    launch::{Command, DeviceStart, IoMode, Limits, run_guest},
+    records::StreamError,
+};
+use protocol::{ErrorKind, Op, RecordError};
+
+const ROGUE: &[u8] = include_bytes!(env!("INSTAR_ROGUE"));
+
+/// Long enough for a loaded machine; every test but those about the deadline ends far sooner.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+fn run_started(deed: &str, timeout: Duration, start: DeviceStart) -> Error {
+    let command = Command {
+        op: Op::Measure,
+        payload: deed.as_bytes().to_vec(),
+        disks: vec![],
+        io: IoMode::Inline,
+        start,
+    };
+    let limits = Limits { memory: 16 << 20, timeout };
+    let begin = Instant::now();
+    let error = run_guest(ROGUE, command, &limits, None).expect_err("a rogue guest has no answer");
+    assert!(begin.elapsed() < timeout + TIMEOUT, "{deed} went on after the deadline");
+    error
+}
+
+fn run_for(deed: &str, timeout: Duration) -> Error {
+    run_started(deed, timeout, DeviceStart::HandedOver)
+}
+
+fn run(deed: &str) -> Error {
+    run_for(deed, TIMEOUT)
+}
+
+/// The deed ends in a processor fault inside the function `place`.
+fn assert_fault(deed: &str, place: &str) {
+    let error = run(deed);
+    assert_eq!(error.kind(), ErrorKind::GuestFault);
+    match error {
+        // SVM does not say where it happened.
+        Error::GuestFault { rip: 0xfff0, .. } => {}
+        Error::GuestFault { place: found, .. } => assert!(found.contains(place), "{deed}: at {found}"),
+        other => panic!("{deed}: {other:?}"),
+    }
+}
+
+#[test]
+fn writing_to_text_is_a_fault() {
+    assert_fault("write-text", "rogue::write");
+}
+
+#[test]
+fn writing_to_read_only_data_is_a_fault() {
+    assert_fault("write-rodata", "rogue::write");
+}
+
+#[test]
+fn executing_data_is_a_fault() {
+    match run("execute-data") {
+        Error::GuestFault { rip, .. } => assert_ne!(rip, 0),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn touching_page_0_is_a_fault() {
+    assert_fault("touch-null", "rogue::write");
+}
+
+#[test]
+fn touching_the_page_tables_is_a_fault() {
+    assert_fault("touch-page-tables", "rogue::write");
+}
+
+#[test]
+fn overrunning_the_stack_is_a_fault() {
+    assert_fault("overrun-stack", "overrun_stack");
+}
+
+#[test]
+fn dividing_by_zero_is_a_fault() {
+    assert_fault("divide-by-zero", "rogue::");
+}
+
+#[test]
+fn a_privileged_instruction_is_a_fault() {
+    assert_fault("privileged", "rogue::");
+}
+
+#[test]
+fn touching_a_port_is_a_fault() {
+    assert_fault("port", "rogue::");
+}
+
+#[test]
+fn a_panic_is_reported_with_its_place() {
+    match run("panic") {
+        Error::GuestPanic(message) => {
+            assert!(message.contains("rogue.rs:") && message.ends_with("told to"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn exhausting_memory_is_a_limit() {
+    let error = run("exhaust-memory");
+    assert_eq!(error.kind(), ErrorKind::Limit);
+    assert!(error.to_string().contains("--memory"), "{error}");
+}
+
+#[test]
+fn spinning_for_ever_ends_at_the_deadline() {
+    let error = run_for("spin", Duration::from_millis(300));
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("0.3 seconds"), "{error}");
+}
+
+#[test]
+fn garbage_is_no_answer() {
+    match run("garbage") {
+        Error::Stream(StreamError::Record(RecordError::Encoding)) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_endless_line_is_no_answer() {
+    match run("endless-line") {
+        Error::Stream(StreamError::LineTooLong) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_empty_line_is_no_answer() {
+    match run("endless-records") {
+        Error::Stream(StreamError::Record(RecordError::Schema(_))) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_second_result_is_refused() {
+    match run("two-results") {
+        Error::Stream(StreamError::Trailing) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_answer_to_another_request_is_refused() {
+    match run("wrong-request") {
+        Error::Stream(StreamError::Request(77)) => {}
+        other => panic!("{other:?}"),
+    }
+}
