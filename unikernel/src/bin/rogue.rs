@@ -19,7 +19,7 @@ fn main(info: BootInfo) -> ! {
         b"write-rodata" => write(RODATA.as_ptr() as usize),
         b"execute-data" => execute_data(),
         b"touch-null" => write(0),
-        b"touch-page-tables" => touch_above_image(),
+        b"touch-page-tables" => touch_page_tables(),
         b"overrun-stack" => {
             black_box(overrun_stack(0));
         }
@@ -73,12 +73,12 @@ fn execute_data() {
     }
 }
 
-fn touch_above_image() {
+fn touch_page_tables() {
     unsafe extern "C" {
-        static __image_end: u8;
+        static __pvh_end: u8;
     }
-    // The machine keeps its page tables right behind the image.
-    write((&raw const __image_end) as usize);
+    // Where the machine keeps its page tables (linker script).
+    write((&raw const __pvh_end) as usize);
 }
 
 fn overrun_stack(depth: u64) -> u64 {

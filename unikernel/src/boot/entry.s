@@ -30,26 +30,19 @@ _start:
 .code32
 # Fills a run of entries: edi the first entry, eax address and flags, edx upper half, ecx the count, esi the step.
 _fill:
-        jecxz   2f
-1:      mov     [edi], eax
+        mov     [edi], eax
         mov     [edi + 4], edx
         add     edi, 8
         add     eax, esi
-        loop    1b
-2:      ret
+        loop    _fill
+        ret
 
-# Maps [\start, \end) of the image, which lies in the second 2 MiB, page by page.
-.macro map_pages start, end, flags, upper
-        mov     eax, offset \start
-        mov     edi, eax
-        mov     ecx, offset \end
-        sub     ecx, eax
-        shr     ecx, 12
-        shr     edi, 9
-        add     edi, offset _image_table - 0x200000 / 512
-        or      eax, \flags
-        mov     edx, \upper
-        call    _fill
+# Maps the 2 MiB page at \address.
+.macro map_large address, flags, upper
+        mov     edi, offset \address
+        shr     edi, 21 - 3
+        mov     dword ptr [edi + _directories], offset \address + (PRESENT | LARGE | \flags)
+        mov     dword ptr [edi + _directories + 4], \upper
 .endm
 
 .global _pvh_start
@@ -59,36 +52,29 @@ _pvh_start:
         mov     ebp, ebx
 
         # 4 GiB one to one: page 0 not at all, the rest of the first 2 MiB read-only (the loader's data), the image by
-        # its segments, everything above read-write. Nothing is writable and executable.
+        # its segments, everything above read-write. Nothing that ring 3 can write is executable.
         mov     dword ptr [_pml4], offset _pdpt + (PRESENT | WRITE | USER)
+        xor     edx, edx
         mov     edi, offset _pdpt
         mov     eax, offset _directories + (PRESENT | WRITE | USER)
-        xor     edx, edx
         mov     esi, 4096
         mov     ecx, 4
         call    _fill
+        mov     dword ptr [_directories], offset _low_table + (PRESENT | WRITE | USER)
 
+        mov     edx, NX
         mov     edi, offset _low_table + 8
         mov     eax, 4096 + (PRESENT | USER)
-        mov     edx, NX
         mov     ecx, 511
         call    _fill
-        map_pages __text_start, __text_end, PRESENT | USER, 0
-        map_pages __rodata_start, __rodata_end, PRESENT | USER, NX
-        map_pages __data_start, __data_end, PRESENT | WRITE | USER, NX
-        map_pages __stack_bottom, __stack_top, PRESENT | WRITE | USER, NX
-        map_pages __pvh_start, __pvh_end, PRESENT | WRITE, 0
-        # What the image leaves of its 2 MiB is heap.
-        map_pages __image_end, __window_end, PRESENT | WRITE | USER, NX
-
-        mov     dword ptr [_directories], offset _low_table + (PRESENT | WRITE | USER)
-        mov     dword ptr [_directories + 8], offset _image_table + (PRESENT | WRITE | USER)
-        mov     edi, offset _directories + 16
-        mov     eax, 0x400000 + (PRESENT | WRITE | USER | LARGE)
-        mov     edx, NX
+        mov     edi, offset _directories + 8
+        mov     eax, 0x200000 + (PRESENT | WRITE | USER | LARGE)
         mov     esi, 0x200000
-        mov     ecx, 4 * 512 - 2
+        mov     ecx, 4 * 512 - 1
         call    _fill
+        map_large __text_start, USER, 0
+        map_large __rodata_start, USER, NX
+        map_large __pvh_start, WRITE, 0
 
         mov     eax, 0x620              # PAE | OSFXSR | OSXMMEXCPT
         mov     cr4, eax
@@ -142,4 +128,3 @@ _pml4:          .skip 4096
 _pdpt:          .skip 4096
 _directories:   .skip 4 * 4096
 _low_table:     .skip 4096
-_image_table:   .skip 4096

@@ -1,7 +1,7 @@
 //! What stands in guest memory before the first instruction: page tables and the PVH start information.
 //!
-//! From [`IMAGE_BASE`](super::IMAGE_BASE) on: the image, the page tables (not mapped), one read-only page of boot data,
-//! the rings of the devices, the heap to the end of memory.
+//! Behind the segment of the image that is not mapped: the page tables, not mapped either, and one read-only page of
+//! boot data. Behind the image: the rings of the devices and the heap, to the end of memory.
 
 use linux_loader::{
     cmdline::Cmdline,
@@ -13,12 +13,12 @@ use vm_memory::{Bytes, GuestAddress};
 use super::{
     GuestMemory, MachineError,
     image::Image,
-    paging::{Access, PAGE, PageTables},
+    paging::{Access, LARGE_PAGE, PAGE, PageTables},
 };
 use crate::devices::{MMIO_BASE, MMIO_STRIDE};
 
-/// Pages set aside for page tables: root, one of 512 GiB, one per GiB of memory and devices (at most 4), and one of
-/// pages for each of the image, its end, the end of memory and the devices.
+/// Pages set aside for page tables: root, one of 512 GiB, one per GiB of memory and devices (at most 4), and one of small
+/// pages for each of the boot data, the end of memory and the devices.
 const TABLE_PAGES: u64 = 16;
 
 /// `xEn3`, top bit of the `E` set (PVH boot protocol).
@@ -50,9 +50,9 @@ pub struct Plan {
 impl Plan {
     /// The plan for `image` with `ring_pages` pages of rings.
     pub fn new(image: &Image, ring_pages: u64) -> Self {
-        let page_table_root = image.end();
+        let page_table_root = image.end(false);
         let start_info = page_table_root + TABLE_PAGES * PAGE;
-        let rings = start_info + PAGE;
+        let rings = image.end(true);
         let heap = rings + ring_pages * RING_PAGE;
         Self { entry: image.entry, page_table_root, start_info, rings, heap }
     }
@@ -69,11 +69,12 @@ pub fn prepare(
     let mut tables = PageTables::new(plan.page_table_root);
     for segment in &image.segments {
         if let Some(access) = segment.access {
-            tables.map(segment.start, segment.end, access);
+            let pages = segment.large_pages();
+            tables.map(pages.start, pages.end, access);
         }
     }
-    tables.map(plan.start_info, plan.rings, Access::ReadOnly);
-    tables.map(plan.rings, memory.end(), Access::ReadWrite);
+    tables.map(plan.start_info, plan.start_info + PAGE, Access::ReadOnly);
+    tables.map(plan.rings.next_multiple_of(LARGE_PAGE), memory.end(), Access::ReadWrite);
     tables.map(MMIO_BASE, MMIO_BASE + device_count as u64 * MMIO_STRIDE, Access::ReadWrite);
     let tables = tables.bytes();
     if tables.len() as u64 > TABLE_PAGES * PAGE {

@@ -1,6 +1,6 @@
 //! The guest's ELF: loaded by `linux-loader`; its segments say what is mapped and how, its symbols name faults.
 
-use std::io::Cursor;
+use std::{io::Cursor, ops::Range};
 
 use linux_loader::loader::{KernelLoader, elf::Elf};
 use object::{
@@ -11,7 +11,7 @@ use object::{
 
 use super::{
     GuestMemory, IMAGE_BASE, MachineError,
-    paging::{Access, PAGE},
+    paging::{Access, LARGE_PAGE, PAGE},
 };
 
 /// A loadable segment. Addresses are multiples of [`PAGE`].
@@ -20,6 +20,13 @@ pub struct Segment {
     pub end: u64,
     /// `None`: loaded, but not mapped in ring 3.
     pub access: Option<Access>,
+}
+
+impl Segment {
+    /// The large pages the segment is in.
+    pub fn large_pages(&self) -> Range<u64> {
+        self.start / LARGE_PAGE * LARGE_PAGE..self.end.next_multiple_of(LARGE_PAGE)
+    }
 }
 
 /// The guest's program.
@@ -34,18 +41,27 @@ impl<'data> Image<'data> {
     pub fn parse(bytes: &'data [u8]) -> Result<Self, MachineError> {
         let broken = |error: object::Error| MachineError::Image(error.to_string());
         let file = ElfFile64::<LittleEndian>::parse(bytes).map_err(broken)?;
-        let segments = file
+        let segments: Vec<Segment> = file
             .elf_program_headers()
             .iter()
             .filter(|header| header.p_type(LittleEndian) == PT_LOAD && header.p_memsz(LittleEndian) > 0)
             .map(Segment::read)
-            .collect::<Result<Vec<_>, _>>()?;
+            .collect::<Result<_, _>>()?;
+        let clash = |a: &Segment, b: &Segment| {
+            a.access != b.access
+                && a.large_pages().start < b.large_pages().end
+                && b.large_pages().start < a.large_pages().end
+        };
+        if segments.iter().any(|a| segments.iter().any(|b| clash(a, b))) {
+            return Err(MachineError::Image("segments of different access share a large page".into()));
+        }
         Ok(Self { bytes, entry: file.entry(), segments })
     }
 
-    /// First address behind the image.
-    pub fn end(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.end).max().unwrap_or(IMAGE_BASE)
+    /// First address behind the segments that are mapped (`true`) or are not (`false`).
+    pub fn end(&self, mapped: bool) -> u64 {
+        let ends = self.segments.iter().filter(|segment| segment.access.is_some() == mapped).map(|segment| segment.end);
+        ends.max().unwrap_or(IMAGE_BASE)
     }
 
     /// Copies the segments to their places.

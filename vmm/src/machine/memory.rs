@@ -9,7 +9,7 @@ use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 use super::{IMAGE_BASE, MachineError};
 
 /// Least memory in bytes: the image with its tables, and a heap for small commands.
-pub const MIN_MEMORY: u64 = 8 << 20;
+pub const MIN_MEMORY: u64 = 16 << 20;
 
 /// Most memory in bytes: the guest uses no address from 3 GiB on, where the devices are.
 pub const MAX_MEMORY: u64 = (3 << 30) - IMAGE_BASE;

@@ -8,6 +8,8 @@ pub const LARGE_PAGE: u64 = 2 << 20;
 const PRESENT: u64 = 1;
 const WRITE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
+/// Both are set from the start: a processor or KVM that has to set them later takes a fault for it.
+const ACCESSED_DIRTY: u64 = 1 << 5 | 1 << 6;
 const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
@@ -29,6 +31,7 @@ impl Access {
     fn flags(self) -> u64 {
         PRESENT
             | USER
+            | ACCESSED_DIRTY
             | match self {
                 Self::ReadOnly => NO_EXECUTE,
                 Self::ReadWrite => WRITE | NO_EXECUTE,
@@ -73,7 +76,7 @@ impl PageTables {
             table = if entry & PRESENT == 0 {
                 self.tables.push([0; ENTRIES]);
                 let next = self.tables.len() - 1;
-                let link = (self.base + next as u64 * PAGE) | PRESENT | WRITE | USER;
+                let link = (self.base + next as u64 * PAGE) | PRESENT | WRITE | USER | ACCESSED_DIRTY;
                 self.tables[table][index(address, upper)] = link;
                 next
             } else {
@@ -121,11 +124,12 @@ mod tests {
         tables.map(0x20_3000, 0x20_4000, Access::ReadOnly);
         tables.map(0x20_5000, 0x90_0000, Access::ReadWrite);
         tables.map(0xd000_0000, 0xd000_1000, Access::ReadWrite);
-        assert_eq!(walk(&tables, 0x20_2000), Some(0x20_2000 | PRESENT | USER));
-        assert_eq!(walk(&tables, 0x20_3000), Some(0x20_3000 | PRESENT | USER | NO_EXECUTE));
-        assert_eq!(walk(&tables, 0x20_5000), Some(0x20_5000 | PRESENT | USER | WRITE | NO_EXECUTE));
-        assert_eq!(walk(&tables, 0x40_0000), Some(0x40_0000 | PRESENT | USER | WRITE | NO_EXECUTE | LARGE));
-        assert_eq!(walk(&tables, 0xd000_0000), Some(0xd000_0000 | PRESENT | USER | WRITE | NO_EXECUTE));
+        const READ: u64 = PRESENT | USER | ACCESSED_DIRTY;
+        assert_eq!(walk(&tables, 0x20_2000), Some(0x20_2000 | READ));
+        assert_eq!(walk(&tables, 0x20_3000), Some(0x20_3000 | READ | NO_EXECUTE));
+        assert_eq!(walk(&tables, 0x20_5000), Some(0x20_5000 | READ | WRITE | NO_EXECUTE));
+        assert_eq!(walk(&tables, 0x40_0000), Some(0x40_0000 | READ | WRITE | NO_EXECUTE | LARGE));
+        assert_eq!(walk(&tables, 0xd000_0000), Some(0xd000_0000 | READ | WRITE | NO_EXECUTE));
         for unmapped in [0, 0x1f_f000, 0x20_4000, 0x90_0000, 0xcfff_f000, 0xd000_1000, 1 << 40] {
             assert_eq!(walk(&tables, unmapped), None, "{unmapped:#x}");
         }
