@@ -7,8 +7,13 @@ use argh::ArgsInfo;
 use protocol::QemuVersion;
 
 use super::argv::{Exception, Reader, Table};
-use crate::machine::{MAX_MEMORY, MIN_MEMORY};
-use crate::report::{Failure, escape, escape_name};
+use crate::{
+    error::Error,
+    launch::{self, Command, Finished, Limits},
+    machine::{MAX_MEMORY, MIN_MEMORY},
+    report::{Failure, Speaker, escape, escape_name},
+    sandbox::{Layer, Sandbox, SandboxOptions},
+};
 
 /// For how long a command may run when nobody says.
 pub const DEFAULT_TIMEOUT: Seconds = Seconds(60);
@@ -133,4 +138,20 @@ mod tests {
             assert!(text.parse::<Memory>().is_err(), "{text}");
         }
     }
+}
+
+/// Runs a command in its machine, in its sandbox.
+pub fn launch(command: Command, limits: &Limits, no_sandbox: bool, speaker: Speaker) -> Result<Finished, Error> {
+    if no_sandbox {
+        speaker.warn("Running without the sandbox (--no-sandbox)");
+        return launch::run(command, limits, None);
+    }
+    let options = SandboxOptions { as_qemu_img: speaker.as_qemu_img, ..SandboxOptions::default() };
+    let sandbox = Sandbox::new(options);
+    let finished = launch::run(command, limits, Some(&sandbox));
+    let status = sandbox.status();
+    if status.no_new_privs == Layer::Enforced && status.landlock == Layer::Missing {
+        speaker.warn("This kernel has no Landlock: the sandbox is without that layer");
+    }
+    finished
 }

@@ -7,7 +7,7 @@ use std::{
 
 use argh::{ArgsInfo, FromArgs};
 use protocol::{
-    Answer, ErrorKind, ErrorRecord, MeasureAnswer, MeasureRequest, MeasureSubject, Op, QemuVersion,
+    Answer, ErrorKind, ErrorRecord, MeasureRequest, MeasureSubject, Op, QemuVersion,
     options::{HINT, is_valid_list},
     size,
 };
@@ -19,9 +19,8 @@ use super::{
 };
 use crate::{
     error::Error,
-    launch::{self, Command, DeviceStart, Disk, IoMode, Limits},
+    launch::{Command, DeviceStart, Disk, IoMode, Limits},
     report::{self, Failure, Speaker, escape, escape_name},
-    sandbox::{Layer, Sandbox, SandboxOptions},
     source::{self, Source, SourceError, SourceOptions},
 };
 
@@ -86,7 +85,7 @@ pub struct Measure {
     #[argh(option, arg_name = "SECONDS")]
     timeout: Vec<Seconds>,
 
-    /// memory of the virtual machine, 8M to 3070M (default: 64M)
+    /// memory of the virtual machine, 16M to 3070M (default: 64M)
     #[argh(option, arg_name = "SIZE")]
     memory: Vec<Memory>,
 
@@ -150,16 +149,19 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
         Command { op: Op::Measure, payload, disks, io: IoMode::Inline, start: DeviceStart::HandedOver };
     let left = deadline.saturating_duration_since(Instant::now());
     let limits = Limits { memory: memory.bytes(), timeout: left.max(Duration::from_millis(1)) };
-    let answer = launch(command, &limits, options.no_sandbox, speaker).map_err(|error| match error {
+    let finished = common::launch(command, &limits, options.no_sandbox, speaker).map_err(|error| match error {
         Error::Guest(record) => refusal(record, name),
         // The time asked for, not what was left of it when the machine started.
         Error::Timeout(_) => Error::Timeout(timeout.into()).into(),
         error => error.into(),
     })?;
-    report::print(&match options.output() {
-        Some(Output::Json) => report::measure::json(&answer),
-        _ => report::measure::human(&answer),
-    })
+    let Answer::Measure(answer) = &finished.answer;
+    let printed = report::print(&match options.output() {
+        Some(Output::Json) => report::measure::json(answer),
+        _ => report::measure::human(answer),
+    });
+    finished.leave_standing();
+    printed
 }
 
 /// What qemu-img checks about an option when it comes to it, before the options behind it.
@@ -305,29 +307,6 @@ fn refusal(record: ErrorRecord, name: Option<&OsStr>) -> Failure {
     Failure::new(record.kind, message).field(record.field)
 }
 
-/// Runs the command in its machine, in its sandbox.
-fn launch(
-    command: Command,
-    limits: &Limits,
-    no_sandbox: bool,
-    speaker: Speaker,
-) -> Result<MeasureAnswer, Error> {
-    if no_sandbox {
-        speaker.warn("Running without the sandbox (--no-sandbox)");
-        let Answer::Measure(answer) = launch::run(command, limits, None)?;
-        return Ok(answer);
-    }
-    let options = SandboxOptions { as_qemu_img: speaker.as_qemu_img, ..SandboxOptions::default() };
-    let sandbox = Sandbox::new(options);
-    let answer = launch::run(command, limits, Some(&sandbox));
-    let status = sandbox.status();
-    if status.no_new_privs == Layer::Enforced && status.landlock == Layer::Missing {
-        speaker.warn("This kernel has no Landlock: the sandbox is without that layer");
-    }
-    let Answer::Measure(answer) = answer?;
-    Ok(answer)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,11 +324,11 @@ mod tests {
         for version in QemuVersion::ALL {
             assert!(plain.contains(version.name()));
         }
-        for (option, low, high) in [("timeout", "1", "86400"), ("memory", "8M", "3070M")] {
+        for (option, low, high) in [("timeout", "1", "86400"), ("memory", "16M", "3070M")] {
             assert!(plain.contains(&format!("{low} to {high} (default")), "{option}");
             let takes = |value: &str| Measure::from_args(&["x"], &[&format!("--{option}"), value]).is_ok();
             assert!(takes(low) && takes(high) && !takes("0") && !takes("86401M"), "{option}");
         }
-        assert_eq!((MIN_MEMORY, MAX_MEMORY), (8 << 20, 3070 << 20));
+        assert_eq!((MIN_MEMORY, MAX_MEMORY), (16 << 20, 3070 << 20));
     }
 }

@@ -66,6 +66,10 @@ impl<'data> Image<'data> {
 
     /// Copies the segments to their places.
     pub fn load(&self, memory: &GuestMemory) -> Result<(), MachineError> {
+        for segment in self.segments.iter().filter(|segment| segment.access.is_none()) {
+            let pages = segment.large_pages();
+            memory.use_small_pages(pages.start, pages.end);
+        }
         Elf::load(memory.get(), None, &mut Cursor::new(self.bytes), None)
             .map(|_| ())
             .map_err(|error| MachineError::Image(error.to_string()))

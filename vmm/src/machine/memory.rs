@@ -65,6 +65,14 @@ impl GuestMemory {
         IMAGE_BASE + self.mapping.size as u64
     }
 
+    /// Keeps huge pages out of the pages from guest address `start` to `end`: of those little is ever touched.
+    pub(super) fn use_small_pages(&self, start: u64, end: u64) {
+        let (start, end) = (start - IMAGE_BASE, end.min(self.end()) - IMAGE_BASE);
+        let address = self.mapping.aligned.wrapping_add(start as usize);
+        // SAFETY: the range is inside the mapping. As above, a wish.
+        unsafe { libc::madvise(address.cast(), (end - start) as usize, libc::MADV_NOHUGEPAGE) };
+    }
+
     /// Gives the memory to the machine.
     pub(super) fn register(&self, vm: &VmFd) -> Result<(), MachineError> {
         let region = kvm_userspace_memory_region {
