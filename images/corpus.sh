@@ -37,7 +37,7 @@ for kind in zlib zstd; do
     done
     image "$kind-converted.qcow2" qcow2 32M '' 'write 1M 9M' 'write 20M 64k' "convert -c -o compression_type=$kind"
     image "$kind-converted-4k.qcow2" qcow2 32M '' 'write 1M 9M' "convert -c -o compression_type=$kind,cluster_size=4k"
-    image "$kind-unaligned.qcow2" qcow2 1000000 "compression_type=$kind" 'write -c 983040 16896' 'write 0 1k'
+    image "$kind-unaligned.qcow2" qcow2 1000000 "compression_type=$kind" 'write -c 983040 17408' 'write 0 1k'
 done
 image zlib-v2.qcow2 qcow2 16M compat=0.10 'write -c 0 1M' 'write 512k 64k' 'discard 128k 128k'
 
@@ -86,8 +86,8 @@ for size in 0 1 511 512 513 65535 65536 65537 1048577 3221225473; do
     image "size-$size-v2.qcow2" qcow2 "$size" compat=0.10,cluster_size=1k
 done
 image size-1025k-to-the-end.qcow2 qcow2 1025k '' 'write 0 1025k'
-image size-7000k-4k-to-the-end.qcow2 qcow2 7167232 cluster_size=4k 'write 7M-172544 1k' 'write 7167000 232'
-image size-1T.qcow2 qcow2 1T '' 'write 0 64k' 'write 500G 1M' 'write 1023G 1G-64k'
+image size-7000k-4k-to-the-end.qcow2 qcow2 7167232 cluster_size=4k 'write 6M 1k' 'write 7167000 232'
+image size-1T.qcow2 qcow2 1T '' 'write 0 64k' 'write 500G 1M' 'write 1023G 3M'
 image size-63T.qcow2 qcow2 63T '' 'write 62T 3M'
 image size-2P.qcow2 qcow2 2P '' 'write 1P 64k'
 image size-1E-2M.qcow2 qcow2 1E cluster_size=2M 'write 900P 4k'
@@ -136,7 +136,7 @@ image hole-in-front.raw raw 16M '' 'data 8388608 1048576'
 image hole-behind.raw raw 16M '' 'data 0 1048576'
 image hole-in-between.raw raw 16M '' 'data 0 1000' 'data 16777215 1'
 image holes.raw raw 64M '' 'data 4096 4096' 'data 131072 65536' 'data 1000000 1000000' 'data 33554431 2' 'data 67000000 100000'
-image comb.raw raw 16M '' 'data 0 16777216' "$(printf 'hole 65536 4096')" 'hole 1048576 65536' 'hole 2101248 126976' 'hole 12582912 4194304'
+image comb.raw raw 16M '' 'data 0 16777216' 'hole 65536 4096' 'hole 1048576 65536' 'hole 2101248 126976' 'hole 12582912 4194304'
 image punched.raw raw 8M '' 'data 0 8388608' 'hole 0 8388608'
 image reserved.raw raw 8M '' 'reserve 0 8388608'
 image reserved-and-written.raw raw 8M '' 'reserve 0 8388608' 'data 1048576 1048576'

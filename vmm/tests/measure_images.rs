@@ -1,0 +1,161 @@
+//! `measure FILE` against the real `qemu-img`, over every image of `images/corpus.sh`.
+
+mod common;
+
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    io::Read,
+    os::{fd::FromRawFd, unix::ffi::OsStrExt},
+    path::Path,
+};
+
+use common::{Bench, corpus, settle};
+
+/// Targets for every image: name and options.
+const ALWAYS: [(&str, &str); 3] = [("raw", ""), ("qcow2", ""), ("qcow2", "cluster_size=512")];
+
+/// Targets that the images take in turn.
+const IN_TURN: [(&str, &str); 10] = [
+    ("qcow2", "compat=0.10"),
+    ("qcow2", "cluster_size=4k"),
+    ("qcow2", "cluster_size=2M"),
+    ("qcow2", "refcount_bits=1,cluster_size=1k"),
+    ("qcow2", "refcount_bits=64"),
+    ("qcow2", "extended_l2=on,cluster_size=128k"),
+    ("qcow2", "preallocation=falloc"),
+    ("qcow2", "backing_file=x"),
+    ("qcow2", "size=1G,preallocation=metadata"),
+    ("raw", "size=1G"),
+];
+
+#[test]
+fn images_are_measured_as_qemu_img_measures_them() {
+    let bench = Bench::new("images");
+    let names = corpus(bench.directory(), "*");
+    assert!(names.len() >= 200, "only {} images", names.len());
+    let mut turns = IN_TURN.iter().cycle();
+    let mut rows = vec![];
+    for (index, name) in names.iter().enumerate() {
+        let format = name.rsplit('.').next().unwrap();
+        let targets = ALWAYS.iter().chain(turns.by_ref().take(3));
+        for (number, &(target, options)) in targets.enumerate() {
+            // Each target with and without JSON and a format, over the images.
+            let (json, probed) = ((index + number) % 2 == 0, (index / 2 + number) % 2 == 0);
+            let mut row = vec!["measure", "--output", if json { "json" } else { "human" }, "-O", target];
+            if !probed {
+                row.extend(["-f", format]);
+            }
+            if !options.is_empty() {
+                row.extend(["-o", options]);
+            }
+            row.push(name);
+            rows.push(row);
+        }
+    }
+    bench.assert_same(&rows);
+    println!("{} images, {} rows", names.len(), rows.len());
+}
+
+#[test]
+fn an_image_read_as_another_format_is_what_it_is_to_qemu_img() {
+    let bench = Bench::new("formats");
+    let mut names = corpus(bench.directory(), "length-*");
+    names.extend(corpus(bench.directory(), "zlib-*"));
+    let mut rows = vec![];
+    for name in &names {
+        for format in ["raw", "qcow2", "nosuch"] {
+            rows.push(vec!["measure", "-f", format, "-O", "qcow2", name]);
+        }
+        for snapshot in ["nosuch", "snapshot.id=1,snapshot.name=nosuch"] {
+            rows.push(vec!["measure", "-l", snapshot, "-O", "qcow2", name]);
+        }
+    }
+    bench.assert_same(&rows);
+}
+
+/// A raw image whose map of holes is too long for the command: it becomes a disk of its own.
+#[test]
+fn thousands_of_holes_are_counted() {
+    use std::os::unix::fs::FileExt;
+    let bench = Bench::new("holes");
+    for (name, extents) in [("few.raw", 1000_u64), ("many.raw", 5000)] {
+        let file = File::create(bench.path(name)).unwrap();
+        file.set_len(extents * 65536 + 12345).unwrap();
+        for index in 0..extents {
+            file.write_all_at(b"x", index * 65536 + 8192 * (index % 7)).unwrap();
+        }
+    }
+    settle(bench.directory());
+    let row = |name, options| vec!["measure", "-O", "qcow2", "-o", options, name];
+    bench.assert_same(&[
+        row("few.raw", "cluster_size=4k"),
+        row("many.raw", "cluster_size=4k"),
+        row("many.raw", "cluster_size=512"),
+        row("many.raw", "cluster_size=128k"),
+    ]);
+}
+
+/// Tells whether a file is opened.
+struct Watch(File);
+
+impl Watch {
+    fn on(path: &Path) -> Self {
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: no pointer is passed but a string that lives through the call; the descriptor is ours alone.
+        let file = unsafe {
+            let fd = libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC);
+            assert!(fd >= 0);
+            assert!(libc::inotify_add_watch(fd, path.as_ptr(), libc::IN_OPEN | libc::IN_ACCESS) >= 0);
+            File::from_raw_fd(fd)
+        };
+        Self(file)
+    }
+
+    fn opened(&mut self) -> bool {
+        self.0.read(&mut [0; 4096]).is_ok()
+    }
+}
+
+/// docs/quirks.md: a name inside an image is reported, never followed.
+#[test]
+fn references_are_denied_and_nothing_is_opened() {
+    let bench = Bench::new("references");
+    bench.make(&["create", "-q", "-f", "raw", "base.raw", "1M"]);
+    bench.make(&["create", "-q", "-f", "qcow2", "base.qcow2", "1M"]);
+    let absolute = bench.path("base.raw");
+    let absolute = absolute.to_str().unwrap();
+    for (name, backing, format) in [
+        ("relative.qcow2", "base.raw", "raw"),
+        ("absolute.qcow2", absolute, "raw"),
+        ("chain.qcow2", "relative.qcow2", "qcow2"),
+        ("itself.qcow2", "itself.qcow2", "qcow2"),
+        ("json.qcow2", r#"json:{"driver":"raw","file":{"driver":"file","filename":"base.raw"}}"#, "raw"),
+        ("device.qcow2", "/dev/zero", "raw"),
+        ("missing.qcow2", "no-such-file", "raw"),
+        ("control.qcow2", "a\x1b[31mred\nnew line", "raw"),
+    ] {
+        bench.make(&["create", "-q", "-u", "-f", "qcow2", "-b", backing, "-F", format, name, "1M"]);
+    }
+    bench.make(&["create", "-q", "-f", "qcow2", "-o", "data_file=base.raw,data_file_raw=on", "data.qcow2", "1M"]);
+
+    let mut watch = Watch::on(&bench.path("base.raw"));
+    assert_eq!(bench.reference(&["measure", "-O", "qcow2", "relative.qcow2"]).code, Some(0));
+    assert!(watch.opened(), "qemu-img follows the name, and the test can tell");
+
+    for name in fs::read_dir(bench.directory()).unwrap() {
+        let name = name.unwrap().file_name().into_string().unwrap();
+        if !name.ends_with(".qcow2") || name == "base.qcow2" {
+            continue;
+        }
+        for target in ["raw", "qcow2"] {
+            let said = bench.instar(&["measure", "-O", target, &name]);
+            assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{name}: {said}");
+            assert_eq!(said.stderr.lines().count(), 1, "{name}: {said}");
+            assert!(said.stderr.contains(&format!("instar: Could not open '{name}': ")), "{name}: {said}");
+            assert!(said.stderr.contains("(reference-denied: "), "{name}: {said}");
+            assert!(!said.stderr.contains('\x1b'), "{name}: {said}");
+        }
+    }
+    assert!(!watch.opened(), "a file named by an image was opened");
+}
