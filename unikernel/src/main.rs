@@ -6,6 +6,6 @@ use unikernel::boot::BootInfo;
 
 unikernel::guest!(main);
 
-fn main(boot: BootInfo) -> ! {
-    unikernel::serve(&boot)
+fn main(boot: &BootInfo) -> ! {
+    unikernel::serve(boot)
 }

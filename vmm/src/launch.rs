@@ -47,6 +47,15 @@ pub enum IoMode {
     Threaded,
 }
 
+impl IoMode {
+    /// The mode for a command that may read this many bytes. A thread, its events and taking them down cost about
+    /// 15 ms: as long as reading some tens of MiB from the page cache.
+    pub fn for_reading(bytes: u64) -> Self {
+        const LONG: u64 = 64 << 20;
+        if bytes < LONG { Self::Inline } else { Self::Threaded }
+    }
+}
+
 /// Who brings the devices up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceStart {

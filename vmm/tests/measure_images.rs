@@ -129,7 +129,7 @@ fn references_are_denied_and_nothing_is_opened() {
         ("relative.qcow2", "base.raw", "raw"),
         ("absolute.qcow2", absolute, "raw"),
         ("chain.qcow2", "relative.qcow2", "qcow2"),
-        ("itself.qcow2", "itself.qcow2", "qcow2"),
+        ("itself.qcow2", "./itself.qcow2", "qcow2"),
         ("json.qcow2", r#"json:{"driver":"raw","file":{"driver":"file","filename":"base.raw"}}"#, "raw"),
         ("device.qcow2", "/dev/zero", "raw"),
         ("missing.qcow2", "no-such-file", "raw"),
@@ -137,7 +137,16 @@ fn references_are_denied_and_nothing_is_opened() {
     ] {
         bench.make(&["create", "-q", "-u", "-f", "qcow2", "-b", backing, "-F", format, name, "1M"]);
     }
-    bench.make(&["create", "-q", "-f", "qcow2", "-o", "data_file=base.raw,data_file_raw=on", "data.qcow2", "1M"]);
+    bench.make(&[
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-o",
+        "data_file=base.raw,data_file_raw=on",
+        "data.qcow2",
+        "1M",
+    ]);
 
     let mut watch = Watch::on(&bench.path("base.raw"));
     assert_eq!(bench.reference(&["measure", "-O", "qcow2", "relative.qcow2"]).code, Some(0));

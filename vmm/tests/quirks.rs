@@ -24,7 +24,13 @@ fn assert_refused(directory: &TempDir, arguments: &[&str], text: &str) {
 
 fn qemu_img(directory: &TempDir, arguments: &[&str]) -> bool {
     let program = std::env::var_os("QEMU_IMG").unwrap_or("qemu-img".into());
-    Command::new(program).current_dir(directory).args(arguments).output().expect("qemu-img runs").status.success()
+    Command::new(program)
+        .current_dir(directory)
+        .args(arguments)
+        .output()
+        .expect("qemu-img runs")
+        .status
+        .success()
 }
 
 fn patch(path: &Path, offset: u64, bytes: &[u8]) {

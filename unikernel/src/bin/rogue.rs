@@ -11,7 +11,7 @@ use unikernel::boot::{self, BootInfo};
 
 unikernel::guest!(main);
 
-fn main(info: BootInfo) -> ! {
+fn main(info: &BootInfo) -> ! {
     boot::start_devices(info.command_line);
     let (_, payload) = unikernel::read_command().expect("a command");
     match payload.as_slice() {
@@ -65,7 +65,7 @@ fn write(address: usize) {
 }
 
 fn execute_data() {
-    let code = vec![0xc3_u8; 16];
+    let code = black_box([0xc3_u8; 16]);
     // SAFETY: none: the machine must stop this.
     unsafe {
         let function: extern "C" fn() = core::mem::transmute(black_box(code.as_ptr()));
@@ -89,7 +89,7 @@ fn overrun_stack(depth: u64) -> u64 {
 fn divide_by_zero() {
     // SAFETY: none: the machine must stop this.
     unsafe {
-        asm!("xor edx, edx", "xor ecx, ecx", "mov eax, 1", "div ecx", out("eax") _, out("ecx") _, out("edx") _)
+        asm!("xor edx, edx", "xor ecx, ecx", "mov eax, 1", "div ecx", out("eax") _, out("ecx") _, out("edx") _);
     };
 }
 

@@ -11,7 +11,7 @@ pub use devices::{Disks, start as start_devices};
 pub use panic::console;
 pub use start_info::{BootInfo, from_start_info};
 
-/// Makes `$main`, a `fn(BootInfo) -> !`, the guest's main function, and puts both doors into the binary.
+/// Makes `$main`, a `fn(&BootInfo) -> !`, the guest's main function, and puts both doors into the binary.
 #[macro_export]
 macro_rules! guest {
     ($main:path) => {
@@ -22,7 +22,7 @@ macro_rules! guest {
         extern "C" fn guest_main(start_info: usize) -> ! {
             // SAFETY: the door hands on what the loader gave it, and this is the first code to run.
             let boot = unsafe { $crate::boot::from_start_info(start_info) };
-            $main(boot)
+            $main(&boot)
         }
     };
 }

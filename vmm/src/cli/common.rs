@@ -119,6 +119,27 @@ pub fn profile_of_line<T: ArgsInfo>(
     })
 }
 
+/// Runs a command in its machine, in its sandbox.
+pub fn launch(
+    command: Command,
+    limits: &Limits,
+    no_sandbox: bool,
+    speaker: Speaker,
+) -> Result<Finished, Error> {
+    if no_sandbox {
+        speaker.warn("Running without the sandbox (--no-sandbox)");
+        return launch::run(command, limits, None);
+    }
+    let options = SandboxOptions { as_qemu_img: speaker.as_qemu_img, ..SandboxOptions::default() };
+    let sandbox = Sandbox::new(options);
+    let finished = launch::run(command, limits, Some(&sandbox));
+    let status = sandbox.status();
+    if status.no_new_privs == Layer::Enforced && status.landlock == Layer::Missing {
+        speaker.warn("This kernel has no Landlock: the sandbox is without that layer");
+    }
+    finished
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,20 +159,4 @@ mod tests {
             assert!(text.parse::<Memory>().is_err(), "{text}");
         }
     }
-}
-
-/// Runs a command in its machine, in its sandbox.
-pub fn launch(command: Command, limits: &Limits, no_sandbox: bool, speaker: Speaker) -> Result<Finished, Error> {
-    if no_sandbox {
-        speaker.warn("Running without the sandbox (--no-sandbox)");
-        return launch::run(command, limits, None);
-    }
-    let options = SandboxOptions { as_qemu_img: speaker.as_qemu_img, ..SandboxOptions::default() };
-    let sandbox = Sandbox::new(options);
-    let finished = launch::run(command, limits, Some(&sandbox));
-    let status = sandbox.status();
-    if status.no_new_privs == Layer::Enforced && status.landlock == Layer::Missing {
-        speaker.warn("This kernel has no Landlock: the sandbox is without that layer");
-    }
-    finished
 }

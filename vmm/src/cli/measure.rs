@@ -27,6 +27,9 @@ use crate::{
 /// The command's name.
 pub const NAME: &str = "measure";
 
+/// Bytes of data for each byte of tables in the usual image: qcow2 with clusters of 64 KiB.
+const DATA_PER_TABLE: u64 = 65536 / 8;
+
 /// Serial of the disk that holds the measured image.
 const SOURCE: &str = "source";
 
@@ -135,7 +138,7 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     let deadline = started + Duration::from(timeout);
     let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
 
-    let Subject { subject, name, disks } = options.subject(speaker, reader.operands(), deadline)?;
+    let Subject { subject, name, disks, tables } = options.subject(speaker, reader.operands(), deadline)?;
     let request = MeasureRequest {
         profile: speaker.profile,
         target_format: options.target().to_owned(),
@@ -145,16 +148,17 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     };
     let payload = serde_json::to_vec(&request)
         .map_err(|error| Failure::usage(format!("Could not encode the command: {error}")))?;
-    let command =
-        Command { op: Op::Measure, payload, disks, io: IoMode::Inline, start: DeviceStart::HandedOver };
+    let io = IoMode::for_reading(tables);
+    let command = Command { op: Op::Measure, payload, disks, io, start: DeviceStart::HandedOver };
     let left = deadline.saturating_duration_since(Instant::now());
     let limits = Limits { memory: memory.bytes(), timeout: left.max(Duration::from_millis(1)) };
-    let finished = common::launch(command, &limits, options.no_sandbox, speaker).map_err(|error| match error {
-        Error::Guest(record) => refusal(record, name),
-        // The time asked for, not what was left of it when the machine started.
-        Error::Timeout(_) => Error::Timeout(timeout.into()).into(),
-        error => error.into(),
-    })?;
+    let finished =
+        common::launch(command, &limits, options.no_sandbox, speaker).map_err(|error| match error {
+            Error::Guest(record) => refusal(record, name),
+            // The time asked for, not what was left of it when the machine started.
+            Error::Timeout(_) => Error::Timeout(timeout.into()).into(),
+            error => error.into(),
+        })?;
     let Answer::Measure(answer) = &finished.answer;
     let printed = report::print(&match options.output() {
         Some(Output::Json) => report::measure::json(answer),
@@ -220,6 +224,8 @@ struct Subject<'a> {
     subject: MeasureSubject,
     name: Option<&'a OsStr>,
     disks: Vec<Disk>,
+    /// About how many bytes of tables there are to read.
+    tables: u64,
 }
 
 impl Measure {
@@ -252,7 +258,7 @@ impl Measure {
             (None, None) => Err(Failure::usage("Either --size N or one filename must be specified.")),
             (None, Some(text)) => {
                 let subject = MeasureSubject::Size(size(text, speaker.profile)?);
-                Ok(Subject { subject, name: None, disks: Vec::new() })
+                Ok(Subject { subject, name: None, disks: Vec::new(), tables: 0 })
             }
             (Some(name), None) => self.open(speaker, name, deadline),
         }
@@ -283,8 +289,9 @@ impl Measure {
             disks.push(Disk { serial: disk.clone(), file, length: count * 16, writable: false });
         }
         let snapshot = snapshot::choose(&self.snapshot).cloned();
+        let tables = facts.allocated / DATA_PER_TABLE;
         let subject = MeasureSubject::Image { file: facts, format: format.cloned(), snapshot };
-        Ok(Subject { subject, name: Some(name), disks })
+        Ok(Subject { subject, name: Some(name), disks, tables })
     }
 }
 

@@ -151,7 +151,7 @@ impl MmioTransport {
             DEVICE_FEATURES_SEL => self.features_sel = value,
             DRIVER_FEATURES_SEL => self.driver_features_sel = value,
             DRIVER_FEATURES if self.status & VIRTIO_CONFIG_S_FEATURES_OK == 0 => {
-                self.set_driver_features(value)
+                self.set_driver_features(value);
             }
             QUEUE_SEL => self.queue_sel = value as usize,
             QUEUE_NOTIFY => return self.shared.notified(value as usize, memory),

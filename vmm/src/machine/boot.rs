@@ -3,6 +3,8 @@
 //! Behind the segment of the image that is not mapped: the page tables, not mapped either, and one read-only page of
 //! boot data. Behind the image: the rings of the devices and the heap, to the end of memory.
 
+use std::ffi::CString;
+
 use linux_loader::{
     cmdline::Cmdline,
     loader::elf::start_info::{hvm_memmap_table_entry, hvm_start_info},
@@ -110,5 +112,5 @@ fn terminated(command_line: &str) -> Result<Vec<u8>, MachineError> {
     let failed = |error: linux_loader::cmdline::Error| MachineError::Image(error.to_string());
     let mut line = Cmdline::new(COMMAND_LINE_SIZE as usize).map_err(failed)?;
     line.insert_str(command_line).map_err(failed)?;
-    line.as_cstring().map(|line| line.into_bytes_with_nul()).map_err(failed)
+    line.as_cstring().map(CString::into_bytes_with_nul).map_err(failed)
 }

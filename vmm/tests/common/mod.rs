@@ -197,7 +197,8 @@ pub fn corpus(directory: &Path, pattern: &str) -> Vec<String> {
     let make = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images/make");
     let said = Said::by(Command::new(make).arg(directory).arg(pattern));
     assert_eq!(said.code, Some(0), "images/make: {said}");
-    let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> =
         names.filter(|name| name.ends_with(".qcow2") || name.ends_with(".raw")).collect();
     names.sort();
