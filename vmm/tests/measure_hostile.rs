@@ -59,17 +59,39 @@ impl Hostile {
         if let Some(fault) = untyped(&ours, &file) {
             return wrong(fault);
         }
-        match DELIBERATE.iter().find(|(name, _)| *name == self.name) {
-            Some(_) if ours.code == theirs.code => wrong("is not different from qemu-img any more"),
-            None if ours.code != theirs.code => wrong("has another exit code"),
-            None if ours.stdout != theirs.stdout => wrong("has another answer"),
-            _ => None,
+        if ours.code == theirs.code {
+            return if ours.stdout == theirs.stdout { None } else { wrong("has another answer") };
         }
+        let deliberate = DELIBERATE.iter().any(|&(name, fields, _)| {
+            let named =
+                name.strip_suffix('*').map_or(self.name == name, |start| self.name.starts_with(start));
+            named && fields.iter().any(|field| ours.stderr.ends_with(&format!("(corrupt: {field})\n")))
+        });
+        if deliberate && theirs.code == Some(0) { None } else { wrong("has another exit code") }
     }
 }
 
-/// Images on which instar and `qemu-img` differ on purpose, and why: docs/quirks.md.
-const DELIBERATE: [(&str, &str); 0] = [];
+/// Rows (by name, or the start of it) that instar refuses on purpose although `qemu-img` takes them, what it blames then,
+/// and why. All of it is in docs/quirks.md: where a table is not to be found, or is something else as well, `qemu-img`
+/// reads zeros or nonsense and measures less than there was.
+const DELIBERATE: [(&str, &[&str], &str); 13] = [
+    ("cut to *", &["l1_table_offset", "refcount_table_offset", "L1 table"], PAST_THE_END),
+    ("v2 l1_table_offset*", &["l1_table_offset", "L1 table"], PAST_THE_END),
+    ("v3 l1_table_offset*", &["l1_table_offset", "L1 table"], PAST_THE_END),
+    ("lazy l1_table_offset*", &["l1_table_offset", "L1 table"], PAST_THE_END),
+    ("v2 l1_size*", &["L1 table"], OVERLAP),
+    ("v3 l1_size*", &["L1 table"], OVERLAP),
+    ("lazy l1_size*", &["L1 table"], OVERLAP),
+    ("v2 refcount_table_*", &["refcount_table_offset", "l1_table_offset"], PAST_THE_END),
+    ("v3 refcount_table_*", &["refcount_table_offset", "l1_table_offset"], PAST_THE_END),
+    ("lazy refcount_table_*", &["refcount_table_offset", "l1_table_offset"], PAST_THE_END),
+    ("L1 entr*", &["L1 table"], OVERLAP),
+    ("second L1 entry*", &["L1 table"], OVERLAP),
+    ("snapshots past the end", &["snapshots_offset"], PAST_THE_END),
+];
+
+const PAST_THE_END: &str = "a table lies past the end of the file or over other metadata";
+const OVERLAP: &str = "an L2 table lies past the end of the file or over other metadata";
 
 /// What is wrong with the form of an answer: it is all on stdout, or one typed line on stderr.
 fn untyped(said: &Said, file: &str) -> Option<&'static str> {
@@ -97,7 +119,7 @@ fn untyped(said: &Said, file: &str) -> Option<&'static str> {
 }
 
 fn assert_hostile(rows: &[Hostile]) {
-    let bench = Bench::new("hostile");
+    let bench = Bench::new();
     let found = differences(rows, |row| row.complaint(&bench));
     assert_none(&found, rows.len());
     println!("{} images", rows.len());
@@ -105,7 +127,7 @@ fn assert_hostile(rows: &[Hostile]) {
 
 /// An image of 4 MiB in clusters of 4 KiB, so that its L1 table has two entries, with data under both.
 fn base(options: &str) -> Vec<u8> {
-    let bench = Bench::new("base");
+    let bench = Bench::new();
     let options = format!("cluster_size=4k,{options}");
     bench.make(&["create", "-q", "-f", "qcow2", "-o", options.trim_end_matches(','), "base.qcow2", "4M"]);
     let qemu_io = std::env::var_os("QEMU_IO").unwrap_or_else(|| "qemu-io".into());
@@ -165,7 +187,11 @@ fn every_header_field_at_its_limits() {
             values.sort();
             values.dedup();
             for value in values {
-                rows.push(Hostile::new(format!("{version} {field} {value:#x}"), &base, &[(offset, length, value)]));
+                rows.push(Hostile::new(
+                    format!("{version} {field} {value:#x}"),
+                    &base,
+                    &[(offset, length, value)],
+                ));
             }
         }
     }
@@ -198,20 +224,46 @@ fn fields_that_are_wrong_together() {
         ("a backing format that is too long", &[(112, 4, 0xe279_2aca), (116, 4, 16)]),
         ("a table of feature names of odd length", &[(112, 4, 0x6803_f857), (116, 4, 47)]),
         ("a pointer to a LUKS header of odd length", &[(112, 4, 0x0537_be77), (116, 4, 8)]),
-        ("LUKS past the end", &[(32, 4, 2), (112, 4, 0x0537_be77), (116, 4, 16), (120, 8, 1 << 40), (128, 8, 4096)]),
+        (
+            "LUKS past the end",
+            &[(32, 4, 2), (112, 4, 0x0537_be77), (116, 4, 16), (120, 8, 1 << 40), (128, 8, 4096)],
+        ),
         ("bitmaps of odd length", &[(88, 8, 1), (112, 4, 0x2385_2875), (116, 4, 8)]),
         ("no bitmaps", &[(88, 8, 1), (112, 4, 0x2385_2875), (116, 4, 24), (120, 4, 0)]),
         (
             "too many bitmaps",
-            &[(88, 8, 1), (112, 4, 0x2385_2875), (116, 4, 24), (120, 4, 65536), (128, 8, 65536 * 24), (136, 8, 8192)],
+            &[
+                (88, 8, 1),
+                (112, 4, 0x2385_2875),
+                (116, 4, 24),
+                (120, 4, 65536),
+                (128, 8, 65536 * 24),
+                (136, 8, 8192),
+            ],
         ),
         (
             "bitmaps past the end",
-            &[(88, 8, 1), (112, 4, 0x2385_2875), (116, 4, 24), (120, 4, 1), (124, 4, 0), (128, 8, 32), (136, 8, 1 << 40)],
+            &[
+                (88, 8, 1),
+                (112, 4, 0x2385_2875),
+                (116, 4, 24),
+                (120, 4, 1),
+                (124, 4, 0),
+                (128, 8, 32),
+                (136, 8, 1 << 40),
+            ],
         ),
         (
             "a bitmap directory of 64 MiB",
-            &[(88, 8, 1), (112, 4, 0x2385_2875), (116, 4, 24), (120, 4, 65535), (124, 4, 0), (128, 8, 64 << 20), (136, 8, 8192)],
+            &[
+                (88, 8, 1),
+                (112, 4, 0x2385_2875),
+                (116, 4, 24),
+                (120, 4, 65535),
+                (124, 4, 0),
+                (128, 8, 64 << 20),
+                (136, 8, 8192),
+            ],
         ),
     ];
     assert_hostile(&rows.map(|(name, patches)| Hostile::new(name, &base, patches)));
@@ -249,7 +301,11 @@ fn tables_that_lie() {
         rows.push(Hostile::new(format!("L1 entry to {what}"), &base, &[(l1, 8, target)]));
         rows.push(Hostile::new(format!("L1 entry to {what} and copied"), &base, &[(l1, 8, copied | target)]));
         rows.push(Hostile::new(format!("second L1 entry to {what}"), &base, &[(l1 + 8, 8, copied | target)]));
-        rows.push(Hostile::new(format!("L1 entries to {what}"), &base, &[(l1, 8, target), (l1 + 8, 8, target)]));
+        rows.push(Hostile::new(
+            format!("L1 entries to {what}"),
+            &base,
+            &[(l1, 8, target), (l1 + 8, 8, target)],
+        ));
     }
     // The same for an L2 entry, which has more to say.
     for (what, entry) in [
@@ -277,15 +333,21 @@ fn tables_that_lie() {
         let every: Vec<Patch> = (0..CLUSTER / 8).map(|index| (l2 + 8 * index, 8, entry)).collect();
         rows.push(Hostile::new(format!("L2 entries to {what}"), &base, &every));
     }
-    for (what, entry) in [("zero", 0), ("to the header", 1), ("past the end", 1 << 50), ("unaligned", refcount_block + 512)] {
-        rows.push(Hostile::new(format!("refcount table entry {what}"), &base, &[(refcounts as usize, 8, entry)]));
+    for (what, entry) in
+        [("zero", 0), ("to the header", 1), ("past the end", 1 << 50), ("unaligned", refcount_block + 512)]
+    {
+        rows.push(Hostile::new(
+            format!("refcount table entry {what}"),
+            &base,
+            &[(refcounts as usize, 8, entry)],
+        ));
     }
     assert_hostile(&rows);
 }
 
 #[test]
 fn tables_of_subclusters_that_lie() {
-    let bench = Bench::new("subclusters");
+    let bench = Bench::new();
     bench.make(&["create", "-q", "-f", "qcow2", "-o", "extended_l2=on,cluster_size=16k", "a.qcow2", "1M"]);
     let mut base = fs::read(bench.path("a.qcow2")).unwrap();
     let l1 = number(&base, 40) as usize;
@@ -319,7 +381,12 @@ fn an_image_cut_anywhere() {
     let base = base("");
     let mut lengths: Vec<usize> = (0..128).chain((128..1024).step_by(24)).collect();
     for cluster in 1..=base.len() / CLUSTER {
-        lengths.extend([cluster * CLUSTER - 1, cluster * CLUSTER, cluster * CLUSTER + 8, cluster * CLUSTER + 1000]);
+        lengths.extend([
+            cluster * CLUSTER - 1,
+            cluster * CLUSTER,
+            cluster * CLUSTER + 8,
+            cluster * CLUSTER + 1000,
+        ]);
     }
     let rows: Vec<Hostile> = lengths
         .into_iter()
@@ -330,40 +397,52 @@ fn an_image_cut_anywhere() {
     assert_hostile(&rows);
 }
 
-/// A sparse image whose every L1 entry leads to one L2 table, every other entry of which is data: a walk of 2^27 steps.
-fn endless(bench: &Bench) -> &'static str {
-    bench.make(&["create", "-q", "-f", "qcow2", "-o", "cluster_size=512", "endless.qcow2", "128G"]);
-    let mut bytes = fs::read(bench.path("endless.qcow2")).unwrap();
-    let (l1, entries) = (number(&bytes, 40) as usize, number(&bytes, 36) >> 32);
-    let l2 = (l1 + 8 * entries as usize).next_multiple_of(512);
+/// An image whose every L1 entry leads to one L2 table, every other entry of which is data: a walk of 2^28 steps.
+fn one_table_everywhere(bench: &Bench) -> &'static str {
+    let name = "endless.qcow2";
+    bench.make(&["create", "-q", "-f", "qcow2", "-o", "cluster_size=512", name, "128G"]);
+    let mut bytes = fs::read(bench.path(name)).unwrap();
+    let (l1, entries) = (number(&bytes, 40) as usize, number(&bytes, 36) as usize >> 32);
+    let l2 = (l1 + 8 * entries).next_multiple_of(512);
     bytes.resize(l2 + 512, 0);
-    for index in 0..entries as usize {
+    for index in 0..entries {
         bytes[l1 + 8 * index..][..8].copy_from_slice(&(1 << 63 | l2 as u64).to_be_bytes());
     }
     for index in (0..64).step_by(2) {
         bytes[l2 + 8 * index..][..8].copy_from_slice(&(1_u64 << 63 | 512).to_be_bytes());
     }
-    fs::write(bench.path("endless.qcow2"), bytes).unwrap();
-    "endless.qcow2"
+    fs::write(bench.path(name), bytes).unwrap();
+    name
+}
+
+/// docs/quirks.md: qemu-img walks it, for minutes.
+#[test]
+fn more_tables_than_fit_into_the_file_are_refused() {
+    let bench = Bench::new();
+    let file = one_table_everywhere(&bench);
+    let begin = Instant::now();
+    let said = bench.instar(&["measure", "-O", "qcow2", file]);
+    assert!(begin.elapsed() < SOON && said.code == Some(1), "{said}");
+    assert!(said.stderr.ends_with("(corrupt: L1 table)\n"), "{said}");
 }
 
 #[test]
-fn a_walk_without_end_is_stopped_at_the_deadline() {
-    let bench = Bench::new("endless");
-    let file = endless(&bench);
+fn a_long_walk_is_stopped_at_the_deadline() {
+    let bench = Bench::new();
+    let file = one_table_everywhere(&bench);
+    // A hole behind it all: now there could be as many tables.
+    fs::File::options().write(true).open(bench.path(file)).unwrap().set_len(4 << 30).unwrap();
     let begin = Instant::now();
     let said = bench.instar(&["measure", "-O", "qcow2", "--timeout", "1", file]);
     assert!(begin.elapsed() < SOON, "{said}");
-    assert_eq!(said.code, Some(1), "{said}");
-    assert_eq!(said.stderr.lines().count(), 1, "{said}");
+    assert_eq!((said.code, said.stdout.as_str(), said.stderr.lines().count()), (Some(1), "", 1), "{said}");
     assert!(said.stderr.contains("within 1 seconds (see --timeout) (timeout)"), "{said}");
-    assert_eq!(said.stdout, "");
 }
 
 /// The limits that cloud services set for `qemu-img`: 1 GiB of address space, 2 seconds of processor time.
 #[test]
 fn a_gibibyte_and_two_seconds_are_enough() {
-    let bench = Bench::new("limits");
+    let bench = Bench::new();
     bench.make(&["create", "-q", "-f", "qcow2", "a.qcow2", "1T"]);
     for arguments in [
         &["measure", "-O", "qcow2", "--size", "1T"][..],

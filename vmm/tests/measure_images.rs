@@ -31,7 +31,7 @@ const IN_TURN: [(&str, &str); 10] = [
 
 #[test]
 fn images_are_measured_as_qemu_img_measures_them() {
-    let bench = Bench::new("images");
+    let bench = Bench::new();
     let names = corpus(bench.directory(), "*");
     assert!(names.len() >= 200, "only {} images", names.len());
     let mut turns = IN_TURN.iter().cycle();
@@ -59,7 +59,7 @@ fn images_are_measured_as_qemu_img_measures_them() {
 
 #[test]
 fn an_image_read_as_another_format_is_what_it_is_to_qemu_img() {
-    let bench = Bench::new("formats");
+    let bench = Bench::new();
     let mut names = corpus(bench.directory(), "length-*");
     names.extend(corpus(bench.directory(), "zlib-*"));
     let mut rows = vec![];
@@ -78,7 +78,7 @@ fn an_image_read_as_another_format_is_what_it_is_to_qemu_img() {
 #[test]
 fn thousands_of_holes_are_counted() {
     use std::os::unix::fs::FileExt;
-    let bench = Bench::new("holes");
+    let bench = Bench::new();
     for (name, extents) in [("few.raw", 1000_u64), ("many.raw", 5000)] {
         let file = File::create(bench.path(name)).unwrap();
         file.set_len(extents * 65536 + 12345).unwrap();
@@ -120,7 +120,7 @@ impl Watch {
 /// docs/quirks.md: a name inside an image is reported, never followed.
 #[test]
 fn references_are_denied_and_nothing_is_opened() {
-    let bench = Bench::new("references");
+    let bench = Bench::new();
     bench.make(&["create", "-q", "-f", "raw", "base.raw", "1M"]);
     bench.make(&["create", "-q", "-f", "qcow2", "base.qcow2", "1M"]);
     let absolute = bench.path("base.raw");

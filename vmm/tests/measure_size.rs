@@ -360,7 +360,7 @@ fn luks_errors() -> Vec<Row> {
 
 #[test]
 fn sizes_and_options_are_answered_as_qemu_img_answers_them() {
-    let bench = Bench::new("size");
+    let bench = Bench::new();
     let rows: Vec<Row> = rows().into_iter().collect();
     assert!(rows.len() >= 2000, "only {} rows", rows.len());
     let lines: Vec<Vec<String>> =
@@ -372,7 +372,7 @@ fn sizes_and_options_are_answered_as_qemu_img_answers_them() {
 /// qemu-img derives a key for each of these rows, for seconds: so there are few, and short times are asked for.
 #[test]
 fn luks_sizes_are_qemu_imgs() {
-    let bench = Bench::new("luks");
+    let bench = Bench::new();
     let mut rows = vec![];
     for (size, options) in [
         ("0", ""),
@@ -420,7 +420,7 @@ fn luks_sizes_are_qemu_imgs() {
 /// docs/quirks.md: the size of a LUKS header does not depend on the key, so instar does not ask for one.
 #[test]
 fn luks_needs_no_secret() {
-    let bench = Bench::new("secret");
+    let bench = Bench::new();
     let rows = [
         (Row::new("luks", "1G", ""), "required size: 1075810304\nfully allocated size: 1075810304\n"),
         (

@@ -11,10 +11,12 @@ use std::{
     process::{Command, Output, Stdio},
     sync::{
         Mutex, OnceLock,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     thread,
 };
+
+use tempfile::TempDir;
 
 /// How many differences a failed test prints.
 const SHOWN: usize = 20;
@@ -24,25 +26,22 @@ const TRIES: usize = 20;
 
 /// A directory that is gone after the test, with instar in it under the name `qemu-img`. Programs run there.
 pub struct Bench {
-    directory: PathBuf,
+    directory: TempDir,
 }
 
 impl Bench {
-    pub fn new(name: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let directory = env::temp_dir().join(format!("instar-{name}-{}-{count}", std::process::id()));
-        fs::create_dir(&directory).unwrap();
-        symlink(env!("CARGO_BIN_EXE_instar"), directory.join("qemu-img")).unwrap();
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        symlink(env!("CARGO_BIN_EXE_instar"), directory.path().join("qemu-img")).unwrap();
         Self { directory }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
+        self.directory.path().join(name)
     }
 
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.directory.path()
     }
 
     /// A program in the directory, its environment free of settings.
@@ -92,12 +91,6 @@ impl Bench {
             (ours != theirs).then(|| format!("{}\ninstar: {ours}\nqemu-img: {theirs}", line(row)))
         });
         assert_none(&found, rows.len());
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 

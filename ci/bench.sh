@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# How fast instar is against qemu-img: whole processes, alternating runs, medians. Prints a Markdown table.
+# Usage: ci/bench.sh [RUNS]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=ci/setup.sh
+. ci/setup.sh
+
+runs=${1:-101}
+need_rust
+need_compiler
+need_kvm
+need_qemu_img
+qemu_img=${QEMU_IMG:-qemu-img}
+cargo build --release --locked --package instar --bins --examples
+
+directory=$(mktemp -d)
+trap 'rm -rf "$directory"' EXIT
+small=$directory/small.qcow2 large=$directory/large.qcow2
+"$qemu_img" create -q -f qcow2 "$small" 1G
+"${QEMU_IO:-qemu-io}" -c 'write -q 0 5M' -c 'write -q 700M 300k' "$small"
+target/release/examples/fragmented "$large"
+
+# NAME RUNS ARGUMENT...: the same arguments for both.
+row() {
+    local name=$1 runs=$2
+    shift 2
+    target/release/examples/ratio "$name" "$runs" target/release/instar "$@" -- "$qemu_img" "$@"
+}
+
+echo "| $("$qemu_img" --version | head -1) | instar | qemu-img | ratio | memory, instar | qemu-img |"
+echo '|---|---|---|---|---|---|'
+row '`measure --size 1T -O qcow2`' "$runs" measure --size 1T -O qcow2
+row '`measure -O qcow2` of a small qcow2' "$runs" measure -O qcow2 "$small"
+row '`measure -O qcow2` of a fragmented 1 TiB qcow2 with 16 Mi clusters' 5 measure -O qcow2 "$large"
