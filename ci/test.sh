@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# All tests: unit and property tests, and the real binary in real virtual machines against the real qemu-img.
+# Usage: ci/test.sh [ARGUMENT OF cargo test]...     QEMU_IMG and QEMU_IO name another reference than the one in the path
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=ci/setup.sh
+. ci/setup.sh
+
+need_rust
+need_compiler
+need_kvm
+need_qemu_img
+cargo test --locked --workspace "$@"
