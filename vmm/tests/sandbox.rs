@@ -403,3 +403,41 @@ fn an_interrupted_child_leaves_no_core() {
     assert_eq!(output.status.signal(), Some(libc::SIGABRT));
     assert!(!output.status.core_dumped());
 }
+
+#[test]
+fn a_machine_runs_and_is_taken_down_inside_the_sandbox() {
+    use instar::launch::{Command, DeviceStart, Disk, IoMode, Limits, run, run_guest};
+    use protocol::{ErrorKind, Op};
+
+    const ROGUE: &[u8] = include_bytes!(env!("INSTAR_ROGUE"));
+    const TEST: &str = "a_machine_runs_and_is_taken_down_inside_the_sandbox";
+    let Ok(case) = env::var(CASE) else {
+        for case in ["inline", "threaded", "inline spin", "threaded spin", "threaded panic"] {
+            assert_success(&child(TEST, case).output().unwrap());
+        }
+        return;
+    };
+    let io = if case.starts_with("inline") { IoMode::Inline } else { IoMode::Threaded };
+    let source = r#"{"disk":"source","length":1048576,"allocated":0,"extents":{"inline":[[0,4096]]}}"#;
+    let request = format!(
+        r#"{{"profile":"11.1","target_format":"qcow2","options":null,"secrets":[],"subject":{{"image":{{"file":{source},"format":null,"snapshot":null}}}}}}"#
+    );
+    let file = scratch_file();
+    file.set_len(1 << 20).unwrap();
+    let disk = Disk { serial: "source".into(), file, length: 1 << 20, writable: false };
+    let deed = case.split_once(' ').map(|(_, deed)| deed);
+    let payload = deed.unwrap_or(&request).as_bytes().to_vec();
+    let command = Command { op: Op::Measure, payload, disks: vec![disk], io, start: DeviceStart::HandedOver };
+    let limits = Limits { memory: 64 << 20, timeout: Duration::from_secs(if deed.is_some() { 1 } else { 30 }) };
+    let sandbox = Sandbox::new(SandboxOptions::default());
+    match deed {
+        None => drop(run(command, &limits, Some(&sandbox)).map_err(|error| error.to_string()).unwrap()),
+        Some(deed) => {
+            let outcome = run_guest(ROGUE, command, &limits, Some(&sandbox));
+            let expected = if deed == "spin" { ErrorKind::Timeout } else { ErrorKind::GuestFault };
+            assert_eq!(outcome.err().map(|error| error.kind()), Some(expected));
+        }
+    }
+    assert_eq!(sandbox.status().seccomp, Layer::Enforced);
+    process::exit(0);
+}

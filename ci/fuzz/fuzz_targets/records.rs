@@ -1,0 +1,25 @@
+//! The guest's answer, as the host reads it: any bytes in any pieces end in at most one outcome, whatever the pieces.
+#![no_main]
+
+use instar::records::RecordStream;
+use libfuzzer_sys::fuzz_target;
+use protocol::{Record, parse_record};
+
+fuzz_target!(|input: (u8, &[u8])| {
+    let (piece, bytes) = input;
+    let mut whole = RecordStream::new(1);
+    let taken = whole.push(bytes);
+    let mut pieces = RecordStream::new(1);
+    let taken_in_pieces = bytes.chunks(usize::from(piece) + 1).try_for_each(|piece| pieces.push(piece));
+    assert_eq!(taken, taken_in_pieces, "pieces make no difference");
+    assert_eq!(whole.ended(), pieces.ended());
+    if taken.is_ok() && whole.ended() {
+        assert!(whole.push(b"\n").is_err(), "nothing follows the terminal record");
+    }
+    assert_eq!(whole.into_outcome(), pieces.into_outcome());
+
+    if let Ok(record) = parse_record(bytes) {
+        let line = Record::to_line(&record);
+        assert_eq!(parse_record(line.strip_suffix(b"\n").expect("a line")), Ok(record));
+    }
+});

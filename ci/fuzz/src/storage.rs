@@ -1,0 +1,73 @@
+//! A file in memory whose holes and disk space are made up: they are the host's word, but a file system may say anything.
+
+use formats::{ExtentKind, Image, Region, Storage, StorageError};
+
+/// Bytes at the end of a fuzzer's input that make up the lies.
+const LIES: usize = 16;
+
+/// Bytes of one stripe of data or hole.
+const STRIPE: u64 = 512;
+
+/// The file.
+pub struct Liar<'a> {
+    bytes: &'a [u8],
+    allocated: u64,
+    /// Bit n tells whether stripe n (modulo 64) is a hole.
+    holes: u64,
+}
+
+impl<'a> Liar<'a> {
+    /// The file that a fuzzer's input stands for; all of it stored if it is short.
+    pub fn new(input: &'a [u8]) -> Self {
+        let Some((bytes, lies)) = input.split_last_chunk::<LIES>() else {
+            return Self { bytes: input, allocated: input.len() as u64, holes: 0 };
+        };
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|index| lies[at + index]));
+        Self { bytes, allocated: word(0), holes: word(8) }
+    }
+
+    /// Number of stripes.
+    pub fn stripes(&self) -> u64 {
+        self.len().div_ceil(STRIPE)
+    }
+}
+
+impl Storage for Liar<'_> {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn allocated(&self) -> u64 {
+        self.allocated
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        self.bytes.read_at(offset, buf)
+    }
+
+    fn region_at(&mut self, offset: u64) -> Result<Region, StorageError> {
+        assert!(offset < self.len(), "asked about a place past the end");
+        let hole = self.holes >> (offset / STRIPE % 64) & 1 == 1;
+        let length = (STRIPE - offset % STRIPE).min(self.len() - offset);
+        Ok(Region { length, hole })
+    }
+}
+
+/// Walks an image and checks what is promised of a walk: it is gapless, inside the disk, and ends.
+pub fn walk(image: &mut Image<Liar>) {
+    let (size, stripes) = (image.virtual_size(), image.storage().stripes());
+    // A stripe can cut each run of the mapping once more.
+    let most = image.max_extents().saturating_mul(stripes + 1);
+    let (mut offset, mut steps) = (0, 0);
+    while offset < size {
+        let Ok(extent) = image.extent_at(offset) else { break };
+        assert_eq!(extent.start, offset, "an extent starts where it was asked for");
+        assert!(extent.length >= 1 && extent.length <= size - offset, "an extent lies inside the disk");
+        if let ExtentKind::Data { offset: at } | ExtentKind::Zero { offset: Some(at) } = extent.kind {
+            assert!(at.checked_add(extent.length).is_some(), "file offsets do not wrap");
+        }
+        steps += 1;
+        assert!(steps <= most, "a walk over {} bytes of file ends", image.storage().len());
+        offset += extent.length;
+    }
+}
