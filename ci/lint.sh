@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Formatting, lints and documentation of all crates, the guest's own build included.
+# Formatting, lints and documentation of all crates, the guest's own build and the fuzz targets included; the scripts; the
+# licences and sources of what we depend on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=ci/setup.sh
@@ -7,7 +8,15 @@ cd "$(dirname "$0")/.."
 
 need_rust
 need_compiler
+need_shellcheck
+need_cargo_deny
+fuzz=(--manifest-path ci/fuzz/Cargo.toml)
+
+shellcheck --external-sources --severity=warning ci/*.sh .ci/run images/make
 cargo fmt --all -- --check
+cargo fmt "${fuzz[@]}" -- --check
 cargo clippy --locked --workspace --all-targets -- -D warnings
 cargo clippy --locked --package unikernel --features guest --profile guest --bins -- -D warnings
+cargo clippy --locked "${fuzz[@]}" --target-dir "${CARGO_TARGET_DIR:-target}" -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --quiet
+cargo deny --locked check licenses bans sources

@@ -38,3 +38,25 @@ need_kvm() {
     [ -r /dev/kvm ] && [ -w /dev/kvm ] ||
         fail "/dev/kvm is closed to $(id -un): add the user to the group kvm and log in again"
 }
+
+# libFuzzer is C++.
+need_cxx() {
+    command -v c++ >/dev/null || install_packages g++
+}
+
+need_shellcheck() {
+    command -v shellcheck >/dev/null || install_packages shellcheck
+}
+
+need_nightly() {
+    cargo +nightly --version >/dev/null 2>&1 ||
+        fail "The nightly toolchain is missing: rustup toolchain install nightly --profile minimal"
+}
+
+need_cargo_fuzz() {
+    command -v cargo-fuzz >/dev/null || cargo install --locked --quiet cargo-fuzz
+}
+
+need_cargo_deny() {
+    command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
+}

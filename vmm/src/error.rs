@@ -1,6 +1,6 @@
 //! Why a command has no answer: a stable kind, one clear line.
 
-use std::{io, time::Duration};
+use std::{borrow::Cow, io, time::Duration};
 
 use protocol::{ErrorKind, ErrorRecord};
 use thiserror::Error;
@@ -26,7 +26,7 @@ pub enum Error {
     #[error("The guest was stopped: {reason} at {place}")]
     GuestFault {
         /// What KVM said.
-        reason: &'static str,
+        reason: Cow<'static, str>,
         /// Address of the instruction, 0 where the processor does not tell.
         rip: u64,
         /// Function and address, as far as known.

@@ -428,7 +428,8 @@ fn a_machine_runs_and_is_taken_down_inside_the_sandbox() {
     let deed = case.split_once(' ').map(|(_, deed)| deed);
     let payload = deed.unwrap_or(&request).as_bytes().to_vec();
     let command = Command { op: Op::Measure, payload, disks: vec![disk], io, start: DeviceStart::HandedOver };
-    let limits = Limits { memory: 64 << 20, timeout: Duration::from_secs(if deed.is_some() { 1 } else { 30 }) };
+    let limits =
+        Limits { memory: 64 << 20, timeout: Duration::from_secs(if deed.is_some() { 1 } else { 30 }) };
     let sandbox = Sandbox::new(SandboxOptions::default());
     match deed {
         None => drop(run(command, &limits, Some(&sandbox)).map_err(|error| error.to_string()).unwrap()),

@@ -37,9 +37,9 @@ fuzz_target!(|input: Input| {
 
     // Ascending runs of data inside the disk.
     let mut data = DataClusters::new(cluster_size);
-    let mut end = 0;
+    let mut end = 0_u64;
     for (skip, length) in input.runs {
-        let Some(start) = end.checked_add(skip).filter(|&start| start <= size.bytes()).map(|start: u64| start) else { break };
+        let Some(start) = end.checked_add(skip).filter(|&start| start <= size.bytes()) else { break };
         end = start.saturating_add(length).min(size.bytes());
         let before = data.bytes();
         data.add(Length::new(start).expect("inside"), Length::new(end).expect("inside"));
@@ -61,7 +61,7 @@ fuzz_target!(|input: Input| {
     }
 
     for key in [luks::CipherKey::Bits128, luks::CipherKey::Bits192, luks::CipherKey::Bits256] {
-        for key_use in [luks::KeyUse::Whole, luks::KeyUse::Split] {
+        for key_use in [luks::KeyUse::Single, luks::KeyUse::Double] {
             let payload = luks::payload_offset(key, key_use);
             assert_eq!(luks::image_length(key, key_use, size), payload + size.bytes());
             assert!(luks::length_in_qcow2(key, key_use, cluster_size) - payload < cluster_size.bytes());

@@ -14,7 +14,11 @@ fuzz_target!(|text: &str| {
             (Ok(size), wide) => {
                 assert!(size <= i64::MAX as u64);
                 assert_eq!(wide, Ok(size));
-                assert_eq!(parse(&size.to_string(), QemuVersion::V11_1), Ok(size), "a size is written as a number");
+                assert_eq!(
+                    parse(&size.to_string(), QemuVersion::V11_1),
+                    Ok(size),
+                    "a size is written as a number"
+                );
             }
             (Err(SizeError::Range), Ok(size)) => assert!(size > i64::MAX as u64),
             (Err(error), wide) => {

@@ -9,7 +9,7 @@ use protocol::handover::{AVAILABLE_RING, RING_ENTRIES, RING_PAGE, USED_RING};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 /// Bytes of guest memory: the rings, and buffers behind them.
-const MEMORY: u64 = 256 << 10;
+const MEMORY: u64 = 64 << 10;
 /// Where the rings begin.
 const RINGS: u64 = 0x1000;
 /// Flag of a descriptor that another one follows.
@@ -134,7 +134,13 @@ impl Driver {
                     let address = if address & 0xf000_0000 == 0 { address % MEMORY as u32 } else { *address };
                     let length = if length & 0xf000_0000 == 0 { length % 0x2000 } else { *length };
                     let index = u16::from(*index) % RING_ENTRIES;
-                    self.descriptor(*queue, index, (address.into(), length), (*flags).into(), u16::from(*next) % 70);
+                    self.descriptor(
+                        *queue,
+                        index,
+                        (address.into(), length),
+                        (*flags).into(),
+                        u16::from(*next) % 70,
+                    );
                     true
                 }
                 Deed::Offer { queue, head } => {
@@ -168,7 +174,9 @@ impl Driver {
     }
 
     fn bring_up(&mut self) {
-        self.memory.write_slice(&vec![0; (self.queues * RING_PAGE) as usize], GuestAddress(RINGS)).expect("inside");
+        self.memory
+            .write_slice(&vec![0; (self.queues * RING_PAGE) as usize], GuestAddress(RINGS))
+            .expect("inside");
         self.transport.write(0x70, &[0; 4], &self.memory).expect("a reset is always possible");
         self.transport.bring_up(RINGS, &self.memory).expect("a reset device can be brought up");
         (self.orderly, self.moved) = (true, false);
@@ -219,7 +227,8 @@ impl Driver {
         let used_before = self.u16_at(used);
         self.offer(queue, 0);
         let before = self.content();
-        let notified = self.transport.write(QUEUE_NOTIFY, &u32::from(queue).to_le_bytes(), &self.memory).is_ok();
+        let notified =
+            self.transport.write(QUEUE_NOTIFY, &u32::from(queue).to_le_bytes(), &self.memory).is_ok();
         self.check(&before);
         // If the ring moved on by one, that is the request just offered.
         if notified && self.orderly && self.u16_at(used) == used_before.wrapping_add(1) {
@@ -237,7 +246,10 @@ impl Driver {
     }
 
     fn descriptor(&self, queue: bool, index: u16, (address, length): (u64, u32), flags: u16, next: u16) {
-        let words = [address.to_le_bytes(), (u64::from(length) | u64::from(flags) << 32 | u64::from(next) << 48).to_le_bytes()];
+        let words = [
+            address.to_le_bytes(),
+            (u64::from(length) | u64::from(flags) << 32 | u64::from(next) << 48).to_le_bytes(),
+        ];
         self.poke(self.rings(queue) + u64::from(index) * 16, &words.concat());
     }
 

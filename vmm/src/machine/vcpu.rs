@@ -1,6 +1,6 @@
 //! The one vCPU: started in 64-bit mode at ring 3, without a kernel, interrupts or a descriptor table.
 
-use std::io;
+use std::{borrow::Cow, io};
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2, kvm_regs, kvm_segment, kvm_sregs};
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
@@ -95,10 +95,10 @@ pub enum Exit<E> {
 }
 
 /// The guest broke a rule and is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// What KVM said.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// Address of the instruction, where the processor tells (SVM does not after a shutdown).
     pub rip: Option<u64>,
 }
@@ -120,6 +120,7 @@ impl Vcpu {
         let regs =
             kvm_regs { rip: plan.entry, rdi: plan.start_info, rflags: RFLAGS_FIXED, ..Default::default() };
         fd.set_regs(&regs).map_err(|error| MachineError::kvm("set the registers", error))?;
+        warm_up(&mut fd)?;
         // SAFETY: the target is dropped before `fd`, which owns the page that the flag is in.
         let target = unsafe { Target::new(&raw mut fd.get_kvm_run().immediate_exit) };
         Ok(Self { _target: target, fd })
@@ -136,14 +137,26 @@ impl Vcpu {
             Ok(VcpuExit::Hlt) => "halt",
             Ok(VcpuExit::IoIn(..) | VcpuExit::IoOut(..)) => "port access",
             Ok(_) => "unexpected exit",
-            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+            Err(error) if error.errno() == libc::EINTR => {
                 self.fd.set_kvm_immediate_exit(0);
                 return Ok(Exit::Kicked);
             }
             Err(error) if error.errno() == libc::EFAULT => "access to memory that is not there",
-            Err(_) => "KVM_RUN failed",
+            Err(error) => return Err(Fault { reason: format!("KVM_RUN failed: {error}").into(), rip: None }),
         };
-        Err(Fault { reason, rip: self.fd.get_regs().ok().map(|regs| regs.rip) })
+        Err(Fault { reason: reason.into(), rip: self.fd.get_regs().ok().map(|regs| regs.rip) })
+    }
+}
+
+/// Runs the vCPU for no instruction at all. The first run of a machine starts a worker thread of the kernel's, which
+/// counts as the caller's: a sandbox that allows no further thread must come after it.
+fn warm_up(fd: &mut VcpuFd) -> Result<(), MachineError> {
+    fd.set_kvm_immediate_exit(1);
+    let outcome = fd.run().map(|_| ());
+    fd.set_kvm_immediate_exit(0);
+    match outcome {
+        Err(error) if error.errno() != libc::EINTR => Err(MachineError::kvm("run the vCPU", error)),
+        _ => Ok(()),
     }
 }
 

@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Fuzzes every target of ci/fuzz for some seconds, beginning with seeds made here; what is found is kept in
+# ci/fuzz/corpus, and an input that breaks a promise in ci/fuzz/artifacts.
+# Usage: ci/fuzz.sh [SECONDS [TARGET...]]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=ci/setup.sh
+. ci/setup.sh
+
+seconds=${1:-60}
+shift || true
+need_rust
+need_compiler
+need_cxx
+need_qemu_img
+need_nightly
+need_cargo_fuzz
+where=(--fuzz-dir ci/fuzz --target-dir "$(realpath -m "${CARGO_TARGET_DIR:-target}")/fuzz")
+
+corpus=$PWD/ci/fuzz/corpus
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+
+# Makes a seed: TARGET NAME, the bytes on standard input.
+seed() {
+    mkdir -p "$corpus/$1"
+    cat >"$corpus/$1/seed-$2"
+}
+
+# Makes a small qcow2 image a seed: NAME OPTIONS SIZE COMMAND...
+image_seed() {
+    local name=$1 options=$2 size=$3 command
+    shift 3
+    "${QEMU_IMG:-qemu-img}" create -q -f qcow2 -o "$options" "$logs/image" "$size"
+    for command in "$@"; do
+        "${QEMU_IO:-qemu-io}" -d unmap -c "$command" "$logs/image" >/dev/null
+    done
+    # Behind the file stand the lies of storage.rs: disk space and holes.
+    printf 'aaaaaaaahhhhhhhh' | cat "$logs/image" - | seed map_qcow2 "$name"
+    rm "$logs/image"
+}
+
+image_seed small cluster_size=512 64k 'write 0 4k' 'write -z 8k 2k' 'discard 1k 1k'
+image_seed old cluster_size=512,compat=0.10 100k 'write 9k 3k'
+image_seed wide cluster_size=1k,refcount_bits=64 40k 'write 9k 3k'
+image_seed narrow cluster_size=512,refcount_bits=1 40k 'write 9k 3k'
+image_seed zlib cluster_size=512 40k 'write -c 0 8k'
+image_seed zstd cluster_size=512,compression_type=zstd 40k 'write -c 0 8k'
+image_seed preallocated cluster_size=512,preallocation=metadata 16k 'write 1k 1k'
+image_seed lazy cluster_size=512,lazy_refcounts=on 16k 'write 1k 1k'
+image_seed subclusters cluster_size=16k,extended_l2=on 1M 'write 512 1k' 'write -z 40k 4k'
+image_seed backing cluster_size=512,backing_file=base,backing_fmt=raw 16k 2>/dev/null || true
+"${QEMU_IMG:-qemu-img}" create -q -f qcow2 -o cluster_size=512 "$logs/image" 64k
+"${QEMU_IMG:-qemu-img}" snapshot -c one "$logs/image"
+"${QEMU_IMG:-qemu-img}" bitmap --add -g 512 "$logs/image" two
+printf 'aaaaaaaahhhhhhhh' | cat "$logs/image" - | seed map_qcow2 snapshot-and-bitmap
+
+printf 'some dataaaaaaaaahhhhhhhh' | seed map_raw plain
+result='{"record":"result","request_id":1,"answer":{"measure":{"required":1,"fully-allocated":2}}}'
+printf '%s\n\7' "$result" | seed records result
+printf '{"record":"error","request_id":0,"error":{"kind":"io","message":"m"}}\n\7' | seed records error
+request='{"profile":"11.1","target_format":"qcow2","options":"compat=1.1","secrets":["a"],"subject":{"size":1}}'
+printf %s "$request" | seed command payload
+printf 'NSTR\1\0\1\0\0\0\0\0\150\0\0\0\1\0\0\0\0\0\0\0%s' "$request" | seed command whole
+printf 'instar.disk=source,0x9,0xd0001000,0x2b2000' | seed command handover
+for text in 1.5k 0x200 -1 8E .5G 0x1p3 1e3 010 'size=1,,2'; do
+    printf %s "$text" | seed size_text "${text//[^a-z0-9A-Z]/_}"
+done
+
+cargo +nightly fuzz build "${where[@]}"
+mapfile -t targets < <(if [ $# -gt 0 ]; then printf '%s\n' "$@"; else cargo +nightly fuzz list --fuzz-dir ci/fuzz; fi)
+
+# Runs TARGET for a while.
+run() {
+    local length=4096
+    [ "$1" != map_qcow2 ] || length=131072
+    cargo +nightly fuzz run "${where[@]}" "$1" -- -max_total_time="$seconds" -max_len="$length" -timeout=20 \
+        -rss_limit_mb=2048 -verbosity=1 -print_final_stats=1 >"$logs/$1" 2>&1
+}
+
+# As many at a time as there are cores.
+failed=0
+for ((first = 0; first < ${#targets[@]}; first += $(nproc))); do
+    now=("${targets[@]:first:$(nproc)}") running=()
+    for target in "${now[@]}"; do
+        run "$target" &
+        running+=($!)
+    done
+    for index in "${!now[@]}"; do
+        if wait "${running[index]}"; then
+            runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$logs/${now[index]}")
+            echo "ok: ${now[index]}, $runs runs"
+        else
+            failed=1
+            echo "FAILED: ${now[index]}"
+            tail -n 60 "$logs/${now[index]}"
+        fi
+    done
+done
+exit $failed
