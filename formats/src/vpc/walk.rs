@@ -90,11 +90,11 @@ impl Walk {
         virtual_size: u64,
         offset: u64,
     ) -> Result<Extent, Error> {
+        check_table(header)?;
         let file_len = file_len(storage);
         if self.allocated > file_len / header.stored_block_len() {
             return Err(corrupt("Block allocation table has more entries than the file has blocks"));
         }
-        check_table(header)?;
         let block_size = header.block_size();
         let (index, within) = (offset / block_size, offset % block_size);
         let rest = virtual_size - offset;
