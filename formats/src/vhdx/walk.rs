@@ -31,6 +31,8 @@ const BITMAP_PRESENT: u64 = 6;
 pub(super) struct Walk {
     table: Table<U64>,
     bitmap: SectorBitmap,
+    /// Number of the chunk whose bitmap was last looked at, and its entry.
+    chunk: Option<(u64, u64)>,
     /// Blocks that are in the file, whole or in part.
     present: u64,
 }
@@ -86,7 +88,7 @@ impl Walk {
             }
             index += entries.len() as u64;
         }
-        Ok(Self { table, bitmap: SectorBitmap::new(BitOrder::LeastSignificantFirst), present })
+        Ok(Self { table, bitmap: SectorBitmap::new(BitOrder::LeastSignificantFirst), chunk: None, present })
     }
 
     /// Every block is a step, and each sector of a block that is there in part.
@@ -169,7 +171,11 @@ impl Walk {
         let (block, within) = (offset / block_size, offset % block_size);
         let chunk = block / ratio;
         let index = chunk * (ratio + 1) + ratio;
-        let entry = self.table.from(storage, index)?.first().map_or(0, |entry| entry.get());
+        let entry = match self.chunk {
+            Some((number, entry)) if number == chunk => entry,
+            _ => self.table.from(storage, index)?.first().map_or(0, |entry| entry.get()),
+        };
+        self.chunk = Some((chunk, entry));
         let bitmap = entry & OFFSET;
         let end = bitmap.saturating_add(BITMAP_LEN);
         if entry & STATE != BITMAP_PRESENT || bitmap < MIB || end > storage.len() {
@@ -211,13 +217,14 @@ fn check_payload(place: Place<'_>, file_len: u64, index: u64, block: u64, start:
     if start > i64::MAX as u64 - block_size {
         return Err(corrupt("BAT", format!("VHDX BAT entry {index} offset overflow.")));
     }
+    // As QEMU counts it, in whole sectors.
+    let file_end = file_len.next_multiple_of(512);
     let truncated = |which, offset| {
         let message = format!(
-            "VHDX BAT entry {index} {which} offset {offset} points after end of file ({file_len}). Image has probably been truncated."
+            "VHDX BAT entry {index} {which} offset {offset} points after end of file ({file_end}). Image has probably been truncated."
         );
         Err(corrupt("BAT", message))
     };
-    let file_end = file_len.next_multiple_of(512);
     if start >= file_end {
         return truncated("start", start);
     }
