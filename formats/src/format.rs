@@ -1,6 +1,6 @@
 //! The formats by name, and telling one from another by the first bytes of a file.
 
-use crate::{Error, Storage, qcow2};
+use crate::{Error, Storage, qcow2, vhdx, vpc};
 
 /// Bytes of a file that [`probe`] looks at.
 const PROBE_LEN: usize = 512;
@@ -12,17 +12,23 @@ pub enum Format {
     Raw,
     /// QEMU's copy-on-write format, version 2 or 3.
     Qcow2,
+    /// VHD, the format of Virtual PC and Hyper-V.
+    Vpc,
+    /// VHDX, the successor of VHD.
+    Vhdx,
 }
 
 impl Format {
     /// Every format, in the order in which [`probe`] prefers them.
-    pub const ALL: [Self; 2] = [Self::Qcow2, Self::Raw];
+    pub const ALL: [Self; 4] = [Self::Qcow2, Self::Vpc, Self::Vhdx, Self::Raw];
 
     /// The name by which `qemu-img` knows the format.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Vpc => "vpc",
+            Self::Vhdx => "vhdx",
         }
     }
 
@@ -39,7 +45,15 @@ pub fn probe<S: Storage>(storage: &mut S) -> Result<Format, Error> {
     }
     let mut head = [0; PROBE_LEN];
     storage.read_at(0, &mut head)?;
-    Ok(if qcow2::probe(&head) { Format::Qcow2 } else { Format::Raw })
+    Ok(if qcow2::probe(&head) {
+        Format::Qcow2
+    } else if vpc::probe(&head) {
+        Format::Vpc
+    } else if vhdx::probe(&head) {
+        Format::Vhdx
+    } else {
+        Format::Raw
+    })
 }
 
 #[cfg(test)]
@@ -56,8 +70,8 @@ mod tests {
     }
 
     #[test]
-    fn the_signature_and_version_make_qcow2_and_all_else_is_raw() {
-        let cases: [(&[u8], Format); 7] = [
+    fn signatures_make_formats_and_all_else_is_raw() {
+        let cases: [(&[u8], Format); 11] = [
             (b"", Format::Raw),
             (b"Q", Format::Raw),
             (b"QFI\xfb", Format::Raw),
@@ -65,6 +79,10 @@ mod tests {
             (b"QFI\xfb\0\0\0\x02", Format::Qcow2),
             (b"QFI\xfb\xff\xff\xff\xff", Format::Qcow2),
             (b"qfi\xfb\0\0\0\x03", Format::Raw),
+            (b"conectix", Format::Vpc),
+            (b"conecti", Format::Raw),
+            (b"vhdxfile", Format::Vhdx),
+            (b"vhdxfilE", Format::Raw),
         ];
         for (mut bytes, format) in cases {
             assert_eq!(probe(&mut bytes), Ok(format), "{bytes:?}");

@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 
 use crate::qcow2::{Access, Bitmap, Qcow2};
 use crate::raw::Raw;
+use crate::vhdx::Vhdx;
+use crate::vpc::Vpc;
 use crate::{Error, ErrorKind, Extent, Format, Storage, probe};
 
 /// The image below this one, as the image names it. The name is the image's word and never to be opened without leave.
@@ -41,6 +43,8 @@ pub struct Image<S> {
 enum Driver {
     Raw(Raw),
     Qcow2(Box<Qcow2>),
+    Vpc(Box<Vpc>),
+    Vhdx(Box<Vhdx>),
 }
 
 impl<S: Storage> Image<S> {
@@ -67,6 +71,8 @@ impl<S: Storage> Image<S> {
         let driver = match format {
             Format::Raw => Driver::Raw(Raw::open(&storage)?),
             Format::Qcow2 => Driver::Qcow2(Box::new(Qcow2::open(&mut storage, access)?)),
+            Format::Vpc => Driver::Vpc(Box::new(Vpc::open(&mut storage)?)),
+            Format::Vhdx => Driver::Vhdx(Box::new(Vhdx::open(&mut storage)?)),
         };
         Ok(Self { storage, driver })
     }
@@ -76,6 +82,8 @@ impl<S: Storage> Image<S> {
         match self.driver {
             Driver::Raw(_) => Format::Raw,
             Driver::Qcow2(_) => Format::Qcow2,
+            Driver::Vpc(_) => Format::Vpc,
+            Driver::Vhdx(_) => Format::Vhdx,
         }
     }
 
@@ -84,6 +92,8 @@ impl<S: Storage> Image<S> {
         match &self.driver {
             Driver::Raw(raw) => raw.virtual_size(),
             Driver::Qcow2(qcow2) => qcow2.virtual_size(),
+            Driver::Vpc(vpc) => vpc.virtual_size(),
+            Driver::Vhdx(vhdx) => vhdx.virtual_size(),
         }
     }
 
@@ -102,6 +112,8 @@ impl<S: Storage> Image<S> {
         match &mut self.driver {
             Driver::Raw(raw) => raw.extent_at(&mut self.storage, offset),
             Driver::Qcow2(qcow2) => qcow2.extent_at(&mut self.storage, offset),
+            Driver::Vpc(vpc) => vpc.extent_at(&mut self.storage, offset),
+            Driver::Vhdx(vhdx) => vhdx.extent_at(&mut self.storage, offset),
         }
     }
 
@@ -111,12 +123,19 @@ impl<S: Storage> Image<S> {
         match &self.driver {
             Driver::Raw(_) => 2,
             Driver::Qcow2(qcow2) => qcow2.max_extents(self.storage.len()),
+            Driver::Vpc(vpc) => vpc.max_extents(self.storage.len()),
+            Driver::Vhdx(vhdx) => vhdx.max_extents(),
         }
     }
 
     /// The image that decides where this one is unallocated.
     pub fn backing(&self) -> Option<&BackingFile> {
-        self.qcow2().and_then(Qcow2::backing)
+        match &self.driver {
+            Driver::Raw(_) => None,
+            Driver::Qcow2(qcow2) => qcow2.backing(),
+            Driver::Vpc(vpc) => vpc.backing(),
+            Driver::Vhdx(vhdx) => vhdx.backing(),
+        }
     }
 
     /// The file with the data, if it is not the image's own.
@@ -143,8 +162,30 @@ impl<S: Storage> Image<S> {
     pub fn qcow2(&self) -> Option<&Qcow2> {
         match &self.driver {
             Driver::Qcow2(qcow2) => Some(qcow2),
-            Driver::Raw(_) => None,
+            _ => None,
         }
+    }
+
+    /// What only VHD has, if this is one.
+    pub fn vpc(&self) -> Option<&Vpc> {
+        match &self.driver {
+            Driver::Vpc(vpc) => Some(vpc),
+            _ => None,
+        }
+    }
+
+    /// What only VHDX has, if this is one.
+    pub fn vhdx(&self) -> Option<&Vhdx> {
+        match &self.driver {
+            Driver::Vhdx(vhdx) => Some(vhdx),
+            _ => None,
+        }
+    }
+
+    /// Whether `qemu-img` asks images of this format which parts of the disk are data. Of the others it counts the
+    /// whole disk as data in `measure` and shows it so in `map`, though this mapping knows better.
+    pub fn reports_block_status(&self) -> bool {
+        !matches!(self.driver, Driver::Vhdx(_))
     }
 
     /// Whether holes of an external [`data_file`](Self::data_file) are to be told apart by the caller, as
@@ -153,7 +194,7 @@ impl<S: Storage> Image<S> {
     pub fn data_file_holes_count(&mut self) -> Result<bool, Error> {
         match &mut self.driver {
             Driver::Qcow2(qcow2) => qcow2.data_file_holes_count(&mut self.storage),
-            Driver::Raw(_) => Ok(false),
+            _ => Ok(false),
         }
     }
 

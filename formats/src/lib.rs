@@ -16,7 +16,12 @@ pub mod qcow2;
 mod raw;
 mod reader;
 mod regions;
+mod sector_bitmap;
 mod storage;
+mod table;
+mod utf16;
+pub mod vhdx;
+pub mod vpc;
 
 pub use error::{Error, ErrorKind};
 pub use extent::{Extent, ExtentKind};

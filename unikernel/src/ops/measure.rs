@@ -103,7 +103,11 @@ fn open_image<S: Storage>(
         return Err(reference("external data file", name, "external data file name"));
     }
     if let Some(backing) = image.backing() {
-        return Err(reference("backing file", &backing.name, "backing_file_offset"));
+        let field = match image.format() {
+            Format::Vpc | Format::Vhdx => "parent locator",
+            Format::Raw | Format::Qcow2 => "backing_file_offset",
+        };
+        return Err(reference("backing file", &backing.name, field));
     }
     Ok(image)
 }
@@ -190,6 +194,10 @@ fn fits(geometry: Geometry, size: u64) -> bool {
 fn data<S: Storage>(image: &mut Image<S>, geometry: Geometry) -> Result<u64, ErrorRecord> {
     let mut data = DataClusters::new(geometry.cluster_size());
     let end = image.virtual_size();
+    if !image.reports_block_status() {
+        data.add(at(0), at(end));
+        return Ok(data.bytes());
+    }
     let mut offset = 0;
     while offset < end {
         let extent = image.extent_at(offset).map_err(|error| ErrorRecord {
