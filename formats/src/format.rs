@@ -1,8 +1,8 @@
 //! The formats by name, and telling one from another by the first bytes of a file.
 
-use crate::{Error, Storage, qcow2};
+use crate::{Error, Storage, qcow2, vmdk};
 
-/// Bytes of a file that [`probe`] looks at.
+/// Bytes of a file that [`probe`] looks at, as many as QEMU does.
 const PROBE_LEN: usize = 512;
 
 /// A disk-image format.
@@ -12,17 +12,20 @@ pub enum Format {
     Raw,
     /// QEMU's copy-on-write format, version 2 or 3.
     Qcow2,
+    /// VMware's format: one sparse file, or a descriptor of several.
+    Vmdk,
 }
 
 impl Format {
     /// Every format, in the order in which [`probe`] prefers them.
-    pub const ALL: [Self; 2] = [Self::Qcow2, Self::Raw];
+    pub const ALL: [Self; 3] = [Self::Qcow2, Self::Vmdk, Self::Raw];
 
     /// The name by which `qemu-img` knows the format.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
         }
     }
 
@@ -39,7 +42,11 @@ pub fn probe<S: Storage>(storage: &mut S) -> Result<Format, Error> {
     }
     let mut head = [0; PROBE_LEN];
     storage.read_at(0, &mut head)?;
-    Ok(if qcow2::probe(&head) { Format::Qcow2 } else { Format::Raw })
+    Ok(match () {
+        () if qcow2::probe(&head) => Format::Qcow2,
+        () if vmdk::probe(&head) => Format::Vmdk,
+        () => Format::Raw,
+    })
 }
 
 #[cfg(test)]
@@ -56,8 +63,8 @@ mod tests {
     }
 
     #[test]
-    fn the_signature_and_version_make_qcow2_and_all_else_is_raw() {
-        let cases: [(&[u8], Format); 7] = [
+    fn signatures_make_a_format_and_all_else_is_raw() {
+        let cases: [(&[u8], Format); 9] = [
             (b"", Format::Raw),
             (b"Q", Format::Raw),
             (b"QFI\xfb", Format::Raw),
@@ -65,6 +72,8 @@ mod tests {
             (b"QFI\xfb\0\0\0\x02", Format::Qcow2),
             (b"QFI\xfb\xff\xff\xff\xff", Format::Qcow2),
             (b"qfi\xfb\0\0\0\x03", Format::Raw),
+            (b"KDMV", Format::Vmdk),
+            (b"#\nversion=1\n", Format::Vmdk),
         ];
         for (mut bytes, format) in cases {
             assert_eq!(probe(&mut bytes), Ok(format), "{bytes:?}");

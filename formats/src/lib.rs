@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod error;
 mod extent;
+mod files;
 mod format;
 mod image;
 pub mod qcow2;
@@ -17,9 +18,11 @@ mod raw;
 mod reader;
 mod regions;
 mod storage;
+pub mod vmdk;
+mod window;
 
 pub use error::{Error, ErrorKind};
-pub use extent::{Extent, ExtentKind};
+pub use extent::{Extent, ExtentKind, FileIndex};
 pub use format::{Format, probe};
 pub use image::{BackingFile, DataFile, Image};
 pub use regions::Regions;

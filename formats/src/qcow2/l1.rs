@@ -2,18 +2,17 @@
 
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 
-use zerocopy::IntoBytes;
 use zerocopy::big_endian::U64;
 
 use super::entry::OFFSET_MASK;
 use super::header::{Header, TABLE_ENTRY_LEN};
 use super::hex;
-use crate::{Error, ErrorKind, Storage};
+use crate::window::Window;
+use crate::{Error, ErrorKind, FileIndex, Storage};
 
-/// Entries in memory at a time: 64 KiB of a table that may be 32 MiB long.
-const WINDOW: u64 = 8192;
+/// Bytes in memory at a time, of a table that may be 32 MiB long.
+const WINDOW_LEN: usize = 64 << 10;
 
 /// The entries that the virtual disk uses.
 #[derive(Debug)]
@@ -22,9 +21,7 @@ pub(super) struct L1 {
     offset: u64,
     /// Number of entries.
     used: u64,
-    window: Vec<U64>,
-    /// Index of the window's first entry.
-    first: u64,
+    window: Window<U64>,
 }
 
 fn corrupt(field: &'static str, message: impl Into<String>) -> Error {
@@ -33,7 +30,7 @@ fn corrupt(field: &'static str, message: impl Into<String>) -> Error {
 
 impl L1 {
     pub(super) fn new(header: &Header) -> Self {
-        Self { offset: header.l1_table().1, used: header.l1_used(), window: Vec::new(), first: 0 }
+        Self { offset: header.l1_table().1, used: header.l1_used(), window: Window::new(WINDOW_LEN) }
     }
 
     /// Number of entries.
@@ -60,21 +57,12 @@ impl L1 {
 
     /// The entries from `index` to the end of the window; at least one if `index` is in the table.
     fn from<S: Storage>(&mut self, storage: &mut S, index: u64) -> Result<&[U64], Error> {
-        let inside = index >= self.first && index - self.first < self.window.len() as u64;
-        if !inside && index < self.used {
-            let first = index - index % WINDOW;
-            let length = usize::try_from(WINDOW.min(self.used - first)).unwrap_or(0);
-            self.window.clear();
-            self.window.resize(length, U64::ZERO);
-            self.first = first;
-            let result = storage.read_at(self.offset + first * TABLE_ENTRY_LEN, self.window.as_mut_bytes());
-            if result.is_err() {
-                self.window.clear();
-            }
-            result?;
+        let count = self.used.saturating_sub(index);
+        if count == 0 {
+            return Ok(&[]);
         }
-        let skip = index.checked_sub(self.first).and_then(|skip| usize::try_from(skip).ok());
-        Ok(skip.and_then(|skip| self.window.get(skip..)).unwrap_or(&[]))
+        let offset = self.offset + index * TABLE_ENTRY_LEN;
+        Ok(self.window.entries(storage, FileIndex::OWN, offset, count)?)
     }
 
     /// What must hold before the table is followed: that it and the refcount table lie inside the file, apart from

@@ -13,7 +13,7 @@ pub const RING_PAGE: u64 = 4096;
 /// Offset of the available ring in the page, in bytes.
 pub const AVAILABLE_RING: u64 = 16 * RING_ENTRIES as u64;
 /// Offset of the used ring in the page, in bytes: behind the available ring, aligned to 4.
-pub const USED_RING: u64 = AVAILABLE_RING + (6 + 2 * RING_ENTRIES as u64 + 3) / 4 * 4;
+pub const USED_RING: u64 = AVAILABLE_RING + (6 + 2 * RING_ENTRIES as u64).div_ceil(4) * 4;
 
 /// A word of the kernel command line that hands over a device. Addresses are guest-physical.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -98,12 +98,19 @@ fn open_image<S: Storage>(
             format!("{what} '{}' is a reference to another file and was not followed", Quoted(name));
         blame(ErrorKind::ReferenceDenied, message, Some(field))
     };
+    if let Some(name) = image.references().first() {
+        return Err(reference("extent file", name, "extent description"));
+    }
     if let Some(data_file) = image.data_file() {
         let name = data_file.name.as_deref().unwrap_or_default();
         return Err(reference("external data file", name, "external data file name"));
     }
     if let Some(backing) = image.backing() {
-        return Err(reference("backing file", &backing.name, "backing_file_offset"));
+        let field = match image.format() {
+            Format::Vmdk => "parentFileNameHint",
+            Format::Qcow2 | Format::Raw => "backing_file_offset",
+        };
+        return Err(reference("backing file", &backing.name, field));
     }
     Ok(image)
 }
@@ -133,6 +140,7 @@ fn kind(kind: formats::ErrorKind) -> ErrorKind {
         formats::ErrorKind::Unsupported => ErrorKind::Unsupported,
         formats::ErrorKind::Corrupt => ErrorKind::Corrupt,
         formats::ErrorKind::Limit => ErrorKind::Limit,
+        formats::ErrorKind::ReferenceDenied => ErrorKind::ReferenceDenied,
     }
 }
 
