@@ -156,6 +156,9 @@ impl Vmdk {
 
     /// Reads the headers of the files behind [`references`](Self::references).
     pub(crate) fn attach<S: Storage>(&mut self, files: &mut [S]) -> Result<(), Error> {
+        if self.references.is_empty() {
+            return Ok(());
+        }
         let parts = lay_out(&self.lines, |file, line| {
             let storage = file.reference().and_then(|position| files.get_mut(position));
             match (line.kind, storage) {
