@@ -47,8 +47,8 @@ pub enum ExtentKind {
         /// File offset in bytes of the first byte of the run.
         offset: u64,
     },
-    /// Stored compressed: a part of one cluster of the virtual disk. The stream holds the whole cluster, so that the run
-    /// begins `start` modulo the cluster size into it.
+    /// Stored compressed: a part of one cluster of the virtual disk, the whole of which the stream holds.
+    /// [`Image::stream`](crate::Image::stream) says how to decode it.
     Compressed {
         /// File offset in bytes of the compressed stream.
         offset: u64,

@@ -5,10 +5,10 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::files::Files;
-use crate::qcow2::{Access, Bitmap, Qcow2};
+use crate::qcow2::{Access, Bitmap, Compression, Qcow2};
 use crate::raw::Raw;
 use crate::vmdk::Vmdk;
-use crate::{Error, ErrorKind, Extent, FileIndex, Format, Storage, probe};
+use crate::{Codec, Error, ErrorKind, Extent, ExtentKind, FileIndex, Format, Storage, Stream, probe};
 
 /// The image below this one, as the image names it. The name is the image's word and never to be opened without leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +137,27 @@ impl<S: Storage> Image<S> {
             Driver::Vmdk(vmdk) => {
                 let mut files = Files { own: &mut self.storage, attached: &mut self.attached };
                 vmdk.extent_at(&mut files, offset)
+            }
+        }
+    }
+
+    /// What it takes to decode an extent that [`extent_at`](Self::extent_at) gave, if that is compressed.
+    pub fn stream(&mut self, extent: &Extent) -> Result<Option<Stream>, Error> {
+        let ExtentKind::Compressed { offset, length } = extent.kind else { return Ok(None) };
+        match &self.driver {
+            Driver::Raw(_) => Ok(None),
+            Driver::Qcow2(qcow2) => {
+                let cluster_len = qcow2.header().cluster_bits().size();
+                let codec = match qcow2.header().compression_type() {
+                    Compression::Zlib => Codec::Deflate,
+                    Compression::Zstd => Codec::Zstd,
+                };
+                let skip = extent.start % cluster_len;
+                Ok(Some(Stream { file: extent.file, offset, length, codec, cluster_len, skip }))
+            }
+            Driver::Vmdk(vmdk) => {
+                let mut files = Files { own: &mut self.storage, attached: &mut self.attached };
+                vmdk.stream(&mut files, extent, offset).map(Some)
             }
         }
     }

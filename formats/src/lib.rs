@@ -18,6 +18,7 @@ mod raw;
 mod reader;
 mod regions;
 mod storage;
+mod stream;
 pub mod vmdk;
 mod window;
 
@@ -27,3 +28,4 @@ pub use format::{Format, probe};
 pub use image::{BackingFile, DataFile, Image};
 pub use regions::Regions;
 pub use storage::{Region, Storage, StorageError};
+pub use stream::{Codec, Stream};

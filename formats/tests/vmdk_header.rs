@@ -270,7 +270,7 @@ fn se_sparse_headers() {
     let zero = "0x0000000000000000 0x0000000000000000 0x0000000000000000";
     let reserved = format!("Unsupported reserved bits: 0x0000000000000001 {zero}");
     let reserved: &'static str = Box::leak(reserved.into_boxed_str());
-    let cases: &[(&[(usize, usize, u64)], Found, Theirs)] = &[
+    let cases: &[(Patches<'_>, Found, Theirs)] = &[
         (&[], None, Same),
         (&word(0, 0xcafe_babf), bad("magic", "Bad const header magic: 0x00000000cafebabf"), Same),
         (&word(1, 0x2_0000_0002), no("version", "Unsupported version: 0x0000000200000002"), Same),
@@ -329,4 +329,19 @@ fn se_sparse_headers() {
         ));
         compare(&format!("{patches:x?}"), &at("text.vmdk"), found.as_ref(), expected, theirs);
     }
+}
+
+/// `qemu-img` looks for it at the end of the descriptor's file.
+#[test]
+fn a_footer_behind_a_descriptor_is_at_the_end_of_its_own_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let raw = directory.path().join("a.raw");
+    std::fs::write(&raw, vec![5; 200_192]).unwrap();
+    let bytes =
+        with_footer(std::fs::read(vmdk::convert(&raw, "a.vmdk", "subformat=streamOptimized")).unwrap());
+    std::fs::write(directory.path().join("a.vmdk"), bytes).unwrap();
+    let path = directory.path().join("text.vmdk");
+    std::fs::write(&path, descriptor("vmfsSparse", "RW 391 SPARSE \"a.vmdk\"")).unwrap();
+    assert_eq!(vmdk::open(&path).map(|image| image.virtual_size()), Ok(200_192));
+    assert_eq!(complaint(&path).as_deref(), Some("Failed to read footer: Input/output error"));
 }

@@ -4,7 +4,7 @@
 mod support;
 
 use formats::ErrorKind::{Corrupt, Io};
-use formats::{Error, ExtentKind, Image, Region, Storage, StorageError};
+use formats::{Codec, Error, ExtentKind, Image, Region, Storage, StorageError};
 use support::vmdk::{self, complaint, cowd, descriptor, number, patch, se_sparse, with_footer};
 use support::{FileStorage, Kind, Memory, Random, qemu_io, walk};
 
@@ -79,6 +79,49 @@ fn shared_tables_do_not_make_a_walk_without_end() {
     bytes.extend(u32::try_from(table).unwrap().to_le_bytes().repeat(entries));
     let message = "Grain directory has more entries than the file has room for tables";
     assert_eq!(fault(&bytes), Some(Error::new(Corrupt, "grain directory", message)));
+}
+
+/// A marker's length is believed only as far as a grain and the file go; whose grain it claims to be does not matter.
+#[test]
+fn lengths_in_markers_are_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let raw = directory.path().join("a.raw");
+    std::fs::write(&raw, vec![5; 200_000]).unwrap();
+    let path = vmdk::convert(&raw, "a.vmdk", "subformat=streamOptimized");
+    let base = std::fs::read(&path).unwrap();
+    let mut image = Image::open(Memory::new(base.clone()), None).unwrap();
+    let extent = image.extent_at(70_000).unwrap();
+    let stream = image.stream(&extent).unwrap().unwrap();
+    assert_eq!((stream.codec, stream.cluster_len, stream.skip), (Codec::Zlib, 65536, 70_000 - 65536));
+    let marker = usize::try_from(stream.offset).unwrap() - 12;
+    assert_eq!(number(&base, marker, 8), 128);
+    assert_eq!(number(&base, marker + 8, 4), stream.length);
+    // The first two bytes of a zlib stream.
+    assert_eq!(base[marker + 12..marker + 14], [0x78, 0x9c]);
+    let rest = base.len() as u64 - stream.offset;
+    for (patches, refused, theirs) in [
+        (&[(marker, 8, 77)][..], false, false),
+        (&[(marker + 8, 4, 0)], true, true),
+        (&[(marker + 8, 4, rest)], rest > 131_072, rest > 131_072),
+        (&[(marker + 8, 4, 131_073)], true, true),
+        (&[(marker + 8, 4, 0xffff_ffff)], true, true),
+    ] {
+        let mut bytes = base.clone();
+        patch(&mut bytes, patches);
+        std::fs::write(&path, &bytes).unwrap();
+        let mut image = Image::open(Memory::new(bytes), None).unwrap();
+        let found = image.stream(&extent);
+        assert_eq!(found.is_err(), refused, "{patches:?} {found:?}");
+        assert!(found.err().is_none_or(|error| error.kind == Corrupt && error.field == "grain marker"));
+        let read =
+            std::process::Command::new(std::env::var_os("QEMU_IO").unwrap_or_else(|| "qemu-io".into()))
+                .args(["-r", "-f", "vmdk", "-c", "read 65536 65536", path.to_str().unwrap()])
+                .output()
+                .unwrap();
+        let said =
+            String::from_utf8_lossy(&read.stdout).into_owned() + &String::from_utf8_lossy(&read.stderr);
+        assert_eq!(said.contains("read failed"), theirs, "{patches:?} {said}");
+    }
 }
 
 /// A storage that counts requests, or fails from some request on.
@@ -164,6 +207,10 @@ fn survive(bytes: &[u8], file: &[u8]) {
             assert!(extent.start == offset && extent.length >= 1 && extent.length <= size - offset);
             if let ExtentKind::Compressed { length, .. } = extent.kind {
                 assert!(length >= 1);
+                if let Ok(stream) = image.stream(&extent) {
+                    let stream = stream.unwrap();
+                    assert!(stream.length <= 2 * stream.cluster_len && stream.skip < stream.cluster_len);
+                }
             }
             offset += extent.length;
             steps += 1;

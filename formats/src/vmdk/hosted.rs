@@ -168,6 +168,25 @@ fn check<S: Storage>(reader: &Reader<'_, S>, header: &Fields) -> Result<Sparse, 
     Ok(sparse)
 }
 
+/// Bytes of the compressed grain at the file offset `offset`: what the marker before it says or, without markers, a
+/// grain's length, which is what QEMU takes in that case.
+pub(super) fn stream_len<S: Storage>(storage: &mut S, sparse: &Sparse, offset: u64) -> Result<u64, Error> {
+    let file_len = storage.len();
+    let length = if sparse.marker_len() == 0 {
+        sparse.grain_len.min(file_len.saturating_sub(offset))
+    } else {
+        let mut size = U32::ZERO;
+        storage.read_at(offset.saturating_sub(size_of::<U32>() as u64), size.as_mut_bytes())?;
+        u64::from(size.get())
+    };
+    let fits = offset.checked_add(length).is_some_and(|end| end <= file_len);
+    if length == 0 || length > 2 * sparse.grain_len || !fits {
+        let message = format!("Compressed grain at {offset:#x} cannot be {length} bytes long");
+        return Err(Error::new(ErrorKind::Corrupt, "grain marker", message));
+    }
+    Ok(length)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,9 +18,9 @@ use alloc::vec::Vec;
 
 pub use types::{CreateType, ExtentType};
 
-use crate::files::Files;
+use crate::files::{Files, not_attached};
 use crate::reader::Reader;
-use crate::{BackingFile, Error, ErrorKind, Extent, FileIndex, Storage};
+use crate::{BackingFile, Codec, Error, ErrorKind, Extent, FileIndex, Storage, Stream};
 use lines::Line;
 use sparse::Sparse;
 use text::Text;
@@ -243,6 +243,24 @@ impl Vmdk {
         offset: u64,
     ) -> Result<Extent, Error> {
         self.walk.extent_at(files, &mut self.parts, offset)
+    }
+
+    /// What it takes to decode `extent`, which is compressed, its data at the file offset `offset`.
+    pub(crate) fn stream<S: Storage>(
+        &self,
+        files: &mut Files<'_, S>,
+        extent: &Extent,
+        offset: u64,
+    ) -> Result<Stream, Error> {
+        let part = self.parts.get(self.parts.partition_point(|part| part.end <= extent.start));
+        let Some(Part { start, file, content: Content::Sparse(sparse), .. }) = part else {
+            return Err(not_attached(extent.file));
+        };
+        let length =
+            hosted::stream_len(files.get(*file)?, sparse, offset).map_err(|error| error.in_file(*file))?;
+        let (codec, cluster_len) = (Codec::Zlib, sparse.grain_len);
+        let skip = extent.start.saturating_sub(*start) % cluster_len;
+        Ok(Stream { file: *file, offset, length, codec, cluster_len, skip })
     }
 }
 
