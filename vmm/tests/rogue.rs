@@ -24,9 +24,7 @@ fn run_started(deed: &str, timeout: Duration, start: DeviceStart) -> Error {
     };
     let limits = Limits { memory: 16 << 20, timeout };
     let begin = Instant::now();
-    let Err(error) = run_guest(ROGUE, command, &limits, None) else {
-        panic!("{deed}: a rogue guest has no answer")
-    };
+    let Err(error) = run_guest(ROGUE, command, &limits, None) else { panic!("{deed}: a rogue guest has no answer") };
     assert!(begin.elapsed() < timeout + TIMEOUT, "{deed} went on after the deadline");
     error
 }

@@ -141,12 +141,7 @@ mod tests {
 }
 
 /// Runs a command in its machine, in its sandbox.
-pub fn launch(
-    command: Command,
-    limits: &Limits,
-    no_sandbox: bool,
-    speaker: Speaker,
-) -> Result<Finished, Error> {
+pub fn launch(command: Command, limits: &Limits, no_sandbox: bool, speaker: Speaker) -> Result<Finished, Error> {
     if no_sandbox {
         speaker.warn("Running without the sandbox (--no-sandbox)");
         return launch::run(command, limits, None);

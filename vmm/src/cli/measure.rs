@@ -149,13 +149,12 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
         Command { op: Op::Measure, payload, disks, io: IoMode::Inline, start: DeviceStart::HandedOver };
     let left = deadline.saturating_duration_since(Instant::now());
     let limits = Limits { memory: memory.bytes(), timeout: left.max(Duration::from_millis(1)) };
-    let finished =
-        common::launch(command, &limits, options.no_sandbox, speaker).map_err(|error| match error {
-            Error::Guest(record) => refusal(record, name),
-            // The time asked for, not what was left of it when the machine started.
-            Error::Timeout(_) => Error::Timeout(timeout.into()).into(),
-            error => error.into(),
-        })?;
+    let finished = common::launch(command, &limits, options.no_sandbox, speaker).map_err(|error| match error {
+        Error::Guest(record) => refusal(record, name),
+        // The time asked for, not what was left of it when the machine started.
+        Error::Timeout(_) => Error::Timeout(timeout.into()).into(),
+        error => error.into(),
+    })?;
     let Answer::Measure(answer) = &finished.answer;
     let printed = report::print(&match options.output() {
         Some(Output::Json) => report::measure::json(answer),

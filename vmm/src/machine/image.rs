@@ -60,11 +60,7 @@ impl<'data> Image<'data> {
 
     /// First address behind the segments that are mapped (`true`) or are not (`false`).
     pub fn end(&self, mapped: bool) -> u64 {
-        let ends = self
-            .segments
-            .iter()
-            .filter(|segment| segment.access.is_some() == mapped)
-            .map(|segment| segment.end);
+        let ends = self.segments.iter().filter(|segment| segment.access.is_some() == mapped).map(|segment| segment.end);
         ends.max().unwrap_or(IMAGE_BASE)
     }
 
