@@ -15,7 +15,7 @@ need_cxx
 need_qemu_img
 need_nightly
 need_cargo_fuzz
-where=(--fuzz-dir ci/fuzz --target-dir "$(realpath -m "${CARGO_TARGET_DIR:-target}")/fuzz")
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")/fuzz
 
 corpus=$PWD/ci/fuzz/corpus
 logs=$(mktemp -d)
@@ -67,15 +67,17 @@ for text in 1.5k 0x200 -1 8E .5G 0x1p3 1e3 010 'size=1,,2'; do
     printf %s "$text" | seed size_text "${text//[^a-z0-9A-Z]/_}"
 done
 
-cargo +nightly fuzz build "${where[@]}"
+cargo +nightly fuzz build --fuzz-dir ci/fuzz --target-dir "$target"
+built=$target/$(rustc -vV | sed -n 's/^host: //p')/release
 mapfile -t targets < <(if [ $# -gt 0 ]; then printf '%s\n' "$@"; else cargo +nightly fuzz list --fuzz-dir ci/fuzz; fi)
 
 # Runs TARGET for a while.
 run() {
-    local length=4096
+    local length=4096 artifacts=$PWD/ci/fuzz/artifacts/$1/
     [ "$1" != map_qcow2 ] || length=131072
-    cargo +nightly fuzz run "${where[@]}" "$1" -- -max_total_time="$seconds" -max_len="$length" -timeout=20 \
-        -rss_limit_mb=2048 -verbosity=1 -print_final_stats=1 >"$logs/$1" 2>&1
+    mkdir -p "$corpus/$1" "$artifacts"
+    "$built/$1" "$corpus/$1" -artifact_prefix="$artifacts" -max_total_time="$seconds" -max_len="$length" -timeout=20 \
+        -rss_limit_mb=2048 -print_final_stats=1 >"$logs/$1" 2>&1
 }
 
 # As many at a time as there are cores.

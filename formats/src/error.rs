@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use crate::StorageError;
+use crate::{FileIndex, StorageError};
 
 /// The class of a failure. Stable: callers match on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Corrupt,
     /// A bound on work or memory was met.
     Limit,
+    /// It takes a file that the image names and that was not handed in.
+    ReferenceDenied,
 }
 
 /// A typed failure to open or read an image.
@@ -28,12 +30,19 @@ pub struct Error {
     pub field: &'static str,
     /// What is wrong with it, in `qemu-img`'s words where `qemu-img` finds the same fault.
     pub message: String,
+    /// The file at fault.
+    pub file: FileIndex,
 }
 
 impl Error {
-    /// A failure of `kind` to be blamed on `field`.
+    /// A failure of `kind` to be blamed on `field` of the image's own file.
     pub fn new(kind: ErrorKind, field: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, field, message: message.into() }
+        Self { kind, field, message: message.into(), file: FileIndex::OWN }
+    }
+
+    /// The same failure, of another file.
+    pub(crate) fn in_file(self, file: FileIndex) -> Self {
+        Self { file, ..self }
     }
 }
 

@@ -1,5 +1,24 @@
 //! The one mapping interface: virtual ranges of a disk and where their bytes come from.
 
+/// A file that an image lies in: its own, or one of those that it names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileIndex(u32);
+
+impl FileIndex {
+    /// The image's own file.
+    pub const OWN: Self = Self(0);
+
+    /// The file behind the reference at this position of [`Image::references`](crate::Image::references).
+    pub(crate) fn of_reference(position: usize) -> Option<Self> {
+        Some(Self(u32::try_from(position).ok()?.checked_add(1)?))
+    }
+
+    /// Position in [`Image::references`](crate::Image::references), unless it is the image's own file.
+    pub fn reference(self) -> Option<usize> {
+        self.0.checked_sub(1).and_then(|position| usize::try_from(position).ok())
+    }
+}
+
 /// A run of virtual bytes that all come from the same kind of place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
@@ -9,6 +28,8 @@ pub struct Extent {
     pub length: u64,
     /// Where the bytes are.
     pub kind: ExtentKind,
+    /// The file that offsets in `kind` are offsets of; the image's own if there are none.
+    pub file: FileIndex,
 }
 
 /// Where the bytes of an [`Extent`] come from.
@@ -26,8 +47,8 @@ pub enum ExtentKind {
         /// File offset in bytes of the first byte of the run.
         offset: u64,
     },
-    /// Stored compressed: a part of one cluster of the virtual disk. The stream holds the whole cluster, so that the run
-    /// begins `start` modulo the cluster size into it.
+    /// Stored compressed: a part of one cluster of the virtual disk, the whole of which the stream holds.
+    /// [`Image::stream`](crate::Image::stream) says how to decode it.
     Compressed {
         /// File offset in bytes of the compressed stream.
         offset: u64,
@@ -37,6 +58,11 @@ pub enum ExtentKind {
 }
 
 impl Extent {
+    /// A run whose bytes are in the image's own file, if they are in any.
+    pub const fn own(start: u64, length: u64, kind: ExtentKind) -> Self {
+        Self { start, length, kind, file: FileIndex::OWN }
+    }
+
     /// The part of the run from the virtual `offset` on, if the run holds it.
     pub fn part_from(&self, offset: u64) -> Option<Self> {
         let skip = offset.checked_sub(self.start).filter(|&skip| skip < self.length)?;
@@ -47,7 +73,7 @@ impl Extent {
             ExtentKind::Data { offset } => ExtentKind::Data { offset: offset.checked_add(skip)? },
             other => other,
         };
-        Some(Self { start: offset, length: self.length - skip, kind })
+        Some(Self { start: offset, length: self.length - skip, kind, file: self.file })
     }
 }
 
@@ -57,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_run_moves_with_its_offset() {
-        let run = |start, length, kind| Extent { start, length, kind };
+        let run = Extent::own;
         let data = run(100, 50, ExtentKind::Data { offset: 7000 });
         assert_eq!(data.part_from(100), Some(data));
         assert_eq!(data.part_from(149), Some(run(149, 1, ExtentKind::Data { offset: 7049 })));
@@ -67,5 +93,7 @@ mod tests {
         assert_eq!(zero.part_from(4), Some(run(4, 5, ExtentKind::Zero { offset: Some(9) })));
         let compressed = run(0, 9, ExtentKind::Compressed { offset: 5, length: 6 });
         assert_eq!(compressed.part_from(4), Some(run(4, 5, compressed.kind)));
+        let elsewhere = Extent { file: FileIndex::of_reference(2).unwrap(), ..data };
+        assert_eq!(elsewhere.part_from(120).unwrap().file.reference(), Some(2));
     }
 }

@@ -1,8 +1,8 @@
 //! The formats by name, and telling one from another by the first bytes of a file.
 
-use crate::{Error, Storage, qcow2, vhdx, vpc};
+use crate::{Error, Storage, qcow2, vhdx, vmdk, vpc};
 
-/// Bytes of a file that [`probe`] looks at.
+/// Bytes of a file that [`probe`] looks at, as many as QEMU does.
 const PROBE_LEN: usize = 512;
 
 /// A disk-image format.
@@ -16,11 +16,13 @@ pub enum Format {
     Vpc,
     /// VHDX, the successor of VHD.
     Vhdx,
+    /// VMware's format: one sparse file, or a descriptor of several.
+    Vmdk,
 }
 
 impl Format {
     /// Every format, in the order in which [`probe`] prefers them.
-    pub const ALL: [Self; 4] = [Self::Qcow2, Self::Vpc, Self::Vhdx, Self::Raw];
+    pub const ALL: [Self; 5] = [Self::Qcow2, Self::Vmdk, Self::Vpc, Self::Vhdx, Self::Raw];
 
     /// The name by which `qemu-img` knows the format.
     pub const fn name(self) -> &'static str {
@@ -29,6 +31,7 @@ impl Format {
             Self::Qcow2 => "qcow2",
             Self::Vpc => "vpc",
             Self::Vhdx => "vhdx",
+            Self::Vmdk => "vmdk",
         }
     }
 
@@ -45,14 +48,12 @@ pub fn probe<S: Storage>(storage: &mut S) -> Result<Format, Error> {
     }
     let mut head = [0; PROBE_LEN];
     storage.read_at(0, &mut head)?;
-    Ok(if qcow2::probe(&head) {
-        Format::Qcow2
-    } else if vpc::probe(&head) {
-        Format::Vpc
-    } else if vhdx::probe(&head) {
-        Format::Vhdx
-    } else {
-        Format::Raw
+    Ok(match () {
+        () if qcow2::probe(&head) => Format::Qcow2,
+        () if vmdk::probe(&head) => Format::Vmdk,
+        () if vpc::probe(&head) => Format::Vpc,
+        () if vhdx::probe(&head) => Format::Vhdx,
+        () => Format::Raw,
     })
 }
 
@@ -70,8 +71,8 @@ mod tests {
     }
 
     #[test]
-    fn signatures_make_formats_and_all_else_is_raw() {
-        let cases: [(&[u8], Format); 11] = [
+    fn signatures_make_a_format_and_all_else_is_raw() {
+        let cases: [(&[u8], Format); 13] = [
             (b"", Format::Raw),
             (b"Q", Format::Raw),
             (b"QFI\xfb", Format::Raw),
@@ -83,6 +84,8 @@ mod tests {
             (b"conecti", Format::Raw),
             (b"vhdxfile", Format::Vhdx),
             (b"vhdxfilE", Format::Raw),
+            (b"KDMV", Format::Vmdk),
+            (b"#\nversion=1\n", Format::Vmdk),
         ];
         for (mut bytes, format) in cases {
             assert_eq!(probe(&mut bytes), Ok(format), "{bytes:?}");

@@ -1,13 +1,16 @@
 //! An open image of any format.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::vec::Vec;
 
-use crate::qcow2::{Access, Bitmap, Qcow2};
+use crate::files::Files;
+use crate::qcow2::{Access, Bitmap, Compression, Qcow2};
 use crate::raw::Raw;
 use crate::vhdx::Vhdx;
+use crate::vmdk::Vmdk;
 use crate::vpc::Vpc;
-use crate::{Error, ErrorKind, Extent, Format, Storage, probe};
+use crate::{Codec, Error, ErrorKind, Extent, ExtentKind, FileIndex, Format, Storage, Stream, probe};
 
 /// The image below this one, as the image names it. The name is the image's word and never to be opened without leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +30,7 @@ pub struct DataFile {
     pub raw: bool,
 }
 
-/// An image over its storage.
+/// An image over its storage, and over the storages of the files it names, once they were attached.
 ///
 /// A walk from 0 that goes on at `start + length` of each extent meets these promises, whatever the bytes are:
 /// an extent starts at the offset asked for, is at least 1 byte long, and ends at or before
@@ -36,6 +39,7 @@ pub struct DataFile {
 #[derive(Debug)]
 pub struct Image<S> {
     storage: S,
+    attached: Vec<S>,
     driver: Driver,
 }
 
@@ -45,6 +49,7 @@ enum Driver {
     Qcow2(Box<Qcow2>),
     Vpc(Box<Vpc>),
     Vhdx(Box<Vhdx>),
+    Vmdk(Box<Vmdk>),
 }
 
 impl<S: Storage> Image<S> {
@@ -60,10 +65,7 @@ impl<S: Storage> Image<S> {
     }
 
     fn open_for(mut storage: S, format: Option<Format>, access: Access) -> Result<Self, Error> {
-        if storage.len() > i64::MAX as u64 {
-            let message = "Could not refresh total sector count: File too large";
-            return Err(Error::new(ErrorKind::Limit, "file length", message));
-        }
+        check_length(&storage)?;
         let format = match format {
             Some(format) => format,
             None => probe(&mut storage)?,
@@ -73,8 +75,9 @@ impl<S: Storage> Image<S> {
             Format::Qcow2 => Driver::Qcow2(Box::new(Qcow2::open(&mut storage, access)?)),
             Format::Vpc => Driver::Vpc(Box::new(Vpc::open(&mut storage)?)),
             Format::Vhdx => Driver::Vhdx(Box::new(Vhdx::open(&mut storage)?)),
+            Format::Vmdk => Driver::Vmdk(Box::new(Vmdk::open(&mut storage)?)),
         };
-        Ok(Self { storage, driver })
+        Ok(Self { storage, attached: Vec::new(), driver })
     }
 
     /// The format it was opened as.
@@ -84,23 +87,52 @@ impl<S: Storage> Image<S> {
             Driver::Qcow2(_) => Format::Qcow2,
             Driver::Vpc(_) => Format::Vpc,
             Driver::Vhdx(_) => Format::Vhdx,
+            Driver::Vmdk(_) => Format::Vmdk,
         }
     }
 
-    /// Size of the virtual disk in bytes, a multiple of 512 below 2^63.
+    /// Names of the files that hold parts of the disk, just as the image has them: any bytes but NUL, the same name
+    /// perhaps more than once. They are never to be opened without leave. As long as they are not
+    /// [attached](Self::attach), [`extent_at`](Self::extent_at) fails where they hold the disk.
+    pub fn references(&self) -> &[Vec<u8>] {
+        self.vmdk().map_or(&[], Vmdk::references)
+    }
+
+    /// Hands in the files behind [`references`](Self::references), all of them and in that order. Their headers are
+    /// read and checked; if that fails, the image stays as it was. Names inside of them are not looked at.
+    pub fn attach(&mut self, mut files: Vec<S>) -> Result<(), Error> {
+        let needed = self.references().len();
+        if files.len() != needed {
+            let message = format!("{} files were attached in place of {needed}", files.len());
+            return Err(Error::new(ErrorKind::ReferenceDenied, "reference", message));
+        }
+        for (position, file) in files.iter().enumerate() {
+            let index = FileIndex::of_reference(position).unwrap_or_default();
+            check_length(file).map_err(|error| error.in_file(index))?;
+        }
+        if let Driver::Vmdk(vmdk) = &mut self.driver {
+            vmdk.attach(&mut files)?;
+        }
+        self.attached = files;
+        Ok(())
+    }
+
+    /// Size of the virtual disk in bytes, a multiple of 512 below 2^63. Parts of the disk that are in files not yet
+    /// attached count as the image itself has it; their own headers may say otherwise.
     pub fn virtual_size(&self) -> u64 {
         match &self.driver {
             Driver::Raw(raw) => raw.virtual_size(),
             Driver::Qcow2(qcow2) => qcow2.virtual_size(),
             Driver::Vpc(vpc) => vpc.virtual_size(),
             Driver::Vhdx(vhdx) => vhdx.virtual_size(),
+            Driver::Vmdk(vmdk) => vmdk.virtual_size(),
         }
     }
 
     /// The run of bytes of one kind that begins at `offset`, which is below [`virtual_size`](Self::virtual_size).
     /// The next run may be of the same kind: a run is as long as it cheaply can be, not as long as possible.
     ///
-    /// Offsets in the extent are in [`data_file`](Self::data_file) if there is one, else in the image's own file.
+    /// Offsets in the extent are in [`data_file`](Self::data_file) if there is one, else in [`Extent::file`].
     pub fn extent_at(&mut self, offset: u64) -> Result<Extent, Error> {
         if offset >= self.virtual_size() {
             return Err(Error::new(
@@ -114,6 +146,31 @@ impl<S: Storage> Image<S> {
             Driver::Qcow2(qcow2) => qcow2.extent_at(&mut self.storage, offset),
             Driver::Vpc(vpc) => vpc.extent_at(&mut self.storage, offset),
             Driver::Vhdx(vhdx) => vhdx.extent_at(&mut self.storage, offset),
+            Driver::Vmdk(vmdk) => {
+                let mut files = Files { own: &mut self.storage, attached: &mut self.attached };
+                vmdk.extent_at(&mut files, offset)
+            }
+        }
+    }
+
+    /// What it takes to decode an extent that [`extent_at`](Self::extent_at) gave, if that is compressed.
+    pub fn stream(&mut self, extent: &Extent) -> Result<Option<Stream>, Error> {
+        let ExtentKind::Compressed { offset, length } = extent.kind else { return Ok(None) };
+        match &self.driver {
+            Driver::Raw(_) | Driver::Vpc(_) | Driver::Vhdx(_) => Ok(None),
+            Driver::Qcow2(qcow2) => {
+                let cluster_len = qcow2.header().cluster_bits().size();
+                let codec = match qcow2.header().compression_type() {
+                    Compression::Zlib => Codec::Deflate,
+                    Compression::Zstd => Codec::Zstd,
+                };
+                let skip = extent.start % cluster_len;
+                Ok(Some(Stream { file: extent.file, offset, length, codec, cluster_len, skip }))
+            }
+            Driver::Vmdk(vmdk) => {
+                let mut files = Files { own: &mut self.storage, attached: &mut self.attached };
+                vmdk.stream(&mut files, extent, offset).map(Some)
+            }
         }
     }
 
@@ -125,6 +182,7 @@ impl<S: Storage> Image<S> {
             Driver::Qcow2(qcow2) => qcow2.max_extents(self.storage.len()),
             Driver::Vpc(vpc) => vpc.max_extents(self.storage.len()),
             Driver::Vhdx(vhdx) => vhdx.max_extents(),
+            Driver::Vmdk(vmdk) => vmdk.max_extents(|file| self.file(file).map_or(0, Storage::len)),
         }
     }
 
@@ -135,6 +193,7 @@ impl<S: Storage> Image<S> {
             Driver::Qcow2(qcow2) => qcow2.backing(),
             Driver::Vpc(vpc) => vpc.backing(),
             Driver::Vhdx(vhdx) => vhdx.backing(),
+            Driver::Vmdk(vmdk) => vmdk.backing(),
         }
     }
 
@@ -162,6 +221,14 @@ impl<S: Storage> Image<S> {
     pub fn qcow2(&self) -> Option<&Qcow2> {
         match &self.driver {
             Driver::Qcow2(qcow2) => Some(qcow2),
+            _ => None,
+        }
+    }
+
+    /// What only VMDK has, if this is one.
+    pub fn vmdk(&self) -> Option<&Vmdk> {
+        match &self.driver {
+            Driver::Vmdk(vmdk) => Some(vmdk),
             _ => None,
         }
     }
@@ -198,6 +265,22 @@ impl<S: Storage> Image<S> {
         }
     }
 
+    /// The storage of one of the image's files, if it was attached.
+    pub fn file(&self, file: FileIndex) -> Option<&S> {
+        match file.reference() {
+            None => Some(&self.storage),
+            Some(position) => self.attached.get(position),
+        }
+    }
+
+    /// The storage of one of the image's files, to read what an extent points to.
+    pub fn file_mut(&mut self, file: FileIndex) -> Option<&mut S> {
+        match file.reference() {
+            None => Some(&mut self.storage),
+            Some(position) => self.attached.get_mut(position),
+        }
+    }
+
     /// The storage the image lies on.
     pub fn storage(&self) -> &S {
         &self.storage
@@ -208,8 +291,17 @@ impl<S: Storage> Image<S> {
         &mut self.storage
     }
 
-    /// Gives the storage back.
+    /// Gives the image's own storage back.
     pub fn into_storage(self) -> S {
         self.storage
     }
+}
+
+/// The length of a file is a signed 64-bit number to `qemu-img`.
+fn check_length<S: Storage>(storage: &S) -> Result<(), Error> {
+    if storage.len() > i64::MAX as u64 {
+        let message = "Could not refresh total sector count: File too large";
+        return Err(Error::new(ErrorKind::Limit, "file length", message));
+    }
+    Ok(())
 }

@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod error;
 mod extent;
+mod files;
 mod format;
 mod image;
 pub mod qcow2;
@@ -18,14 +19,18 @@ mod reader;
 mod regions;
 mod sector_bitmap;
 mod storage;
+mod stream;
 mod table;
 mod utf16;
 pub mod vhdx;
+pub mod vmdk;
 pub mod vpc;
+mod window;
 
 pub use error::{Error, ErrorKind};
-pub use extent::{Extent, ExtentKind};
+pub use extent::{Extent, ExtentKind, FileIndex};
 pub use format::{Format, probe};
 pub use image::{BackingFile, DataFile, Image};
 pub use regions::Regions;
 pub use storage::{Region, Storage, StorageError};
+pub use stream::{Codec, Stream};

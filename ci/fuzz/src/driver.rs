@@ -56,7 +56,7 @@ pub struct Buffer {
 #[derive(Arbitrary, Debug)]
 pub struct Header {
     kind: u8,
-    sector: u16,
+    sector: u8,
     /// Rarely: a sector far away.
     far: Option<u64>,
 }
@@ -92,7 +92,8 @@ impl Header {
 
     /// First sector.
     pub fn sector(&self) -> u64 {
-        self.far.unwrap_or(self.sector.into())
+        // On the small disk, or just past its end.
+        self.far.unwrap_or(u64::from(self.sector) % 24)
     }
 }
 
@@ -204,7 +205,7 @@ impl Driver {
         if header.is_some_and(|header| header.far.is_none()) {
             // Whole sectors, the right way: what a driver asks for.
             for (_, length, device_writes) in &mut data {
-                *length = *length / 512 * 512;
+                *length = *length % 8 * 512;
                 *device_writes = header.is_some_and(|header| header.kind() != 1);
             }
         }

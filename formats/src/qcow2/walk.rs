@@ -100,7 +100,7 @@ impl Walk {
         }
         let run = self.regions.at(storage, host, extent.length)?;
         let kind = if run.zero { ExtentKind::Zero { offset: Some(host) } } else { extent.kind };
-        Ok(Extent { start: offset, length: run.length, kind })
+        Ok(Extent::own(offset, run.length, kind))
     }
 
     /// What the tables say of `offset`, whatever the file has there.
@@ -123,7 +123,7 @@ impl Walk {
                 if table == 0 {
                     let end = self.l1.skip_empty(storage, l1_index)? << coverage_bits;
                     let length = end.min(header.virtual_size()) - offset;
-                    return Ok(Extent { start: offset, length, kind: ExtentKind::Unallocated });
+                    return Ok(Extent::own(offset, length, ExtentKind::Unallocated));
                 }
                 L1::check_l2(header, storage.len(), l1_index, table)?;
                 self.table = Some((l1_index, table));
@@ -173,7 +173,7 @@ impl Walk {
         let within_subcluster = offset & ((1 << subcluster_bits) - 1);
         let length = ((run << subcluster_bits) - within_subcluster).min(end - offset);
         let kind = extent_kind(header, decoder, kind, &Place { offset, table, index, descriptor })?;
-        Ok(Extent { start: offset, length, kind })
+        Ok(Extent::own(offset, length, kind))
     }
 }
 

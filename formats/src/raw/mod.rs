@@ -32,7 +32,7 @@ impl Raw {
         let run = self.regions.at(storage, offset, self.virtual_size - offset)?;
         let kind =
             if run.zero { ExtentKind::Zero { offset: Some(offset) } } else { ExtentKind::Data { offset } };
-        Ok(Extent { start: offset, length: run.length, kind })
+        Ok(Extent::own(offset, run.length, kind))
     }
 }
 
@@ -47,9 +47,9 @@ mod tests {
         let mut raw = Raw::open(&storage).unwrap();
         assert_eq!(raw.virtual_size(), 1536);
         let data = raw.extent_at(&mut storage, 0).unwrap();
-        assert_eq!(data, Extent { start: 0, length: 1025, kind: ExtentKind::Data { offset: 0 } });
+        assert_eq!(data, Extent::own(0, 1025, ExtentKind::Data { offset: 0 }));
         let tail = raw.extent_at(&mut storage, 1025).unwrap();
-        assert_eq!(tail, Extent { start: 1025, length: 511, kind: ExtentKind::Zero { offset: Some(1025) } });
+        assert_eq!(tail, Extent::own(1025, 511, ExtentKind::Zero { offset: Some(1025) }));
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl Walk {
             Block::Zero => ExtentKind::Zero { offset: None },
             Block::Data(start) | Block::Partial(start) => ExtentKind::Data { offset: start + within },
         };
-        Ok(Extent { start: offset, length, kind })
+        Ok(Extent::own(offset, length, kind))
     }
 
     /// Section "Sector Bitmap Blocks": the run at `offset` in a block at `start` whose bitmap decides.
@@ -189,7 +189,7 @@ impl Walk {
         let (here, same) = self.bitmap.run(storage, bitmap, first, sectors)?;
         let length = same.saturating_mul(sector_size).saturating_sub(within % sector_size).min(length);
         let kind = if here { ExtentKind::Data { offset: start + within } } else { ExtentKind::Unallocated };
-        Ok(Extent { start: offset, length, kind })
+        Ok(Extent::own(offset, length, kind))
     }
 }
 

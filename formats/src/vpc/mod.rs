@@ -111,7 +111,7 @@ impl Vpc {
                 } else {
                     ExtentKind::Data { offset }
                 };
-                Ok(Extent { start: offset, length: run.length, kind })
+                Ok(Extent::own(offset, run.length, kind))
             }
         }
     }

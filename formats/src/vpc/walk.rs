@@ -107,17 +107,17 @@ impl Walk {
                 Some(_) => ExtentKind::Unallocated,
                 None => ExtentKind::Zero { offset: None },
             };
-            return Ok(Extent { start: offset, length, kind });
+            return Ok(Extent::own(offset, length, kind));
         }
         let place = u64::from(entry) * SECTOR;
         check_place(header, file_len, index, place)?;
         let length = (block_size - within).min(rest);
         let data = ExtentKind::Data { offset: place + header.bitmap_len() + within };
-        let Some(bitmap) = &mut self.bitmap else { return Ok(Extent { start: offset, length, kind: data }) };
+        let Some(bitmap) = &mut self.bitmap else { return Ok(Extent::own(offset, length, data)) };
         let sectors = (within + length).div_ceil(SECTOR) - within / SECTOR;
         let (here, same) = bitmap.run(storage, place, within / SECTOR, sectors)?;
         let length = same.saturating_mul(SECTOR).saturating_sub(within % SECTOR).min(length);
-        Ok(Extent { start: offset, length, kind: if here { data } else { ExtentKind::Unallocated } })
+        Ok(Extent::own(offset, length, if here { data } else { ExtentKind::Unallocated }))
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the tests need from the host: files with holes, and the reference tools.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod vmdk;
+
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -219,7 +221,7 @@ fn push(lines: &mut Vec<Line>, line: Line) {
 pub fn walk<S: Storage>(image: &mut Image<S>) -> Result<Vec<Line>, formats::Error> {
     let (mut lines, mut offset, size) = (Vec::new(), 0, image.virtual_size());
     while offset < size {
-        let Extent { start, length, kind } = image.extent_at(offset)?;
+        let Extent { start, length, kind, .. } = image.extent_at(offset)?;
         assert_eq!(start, offset, "an extent starts where it was asked for");
         assert!(length >= 1 && length <= size - offset, "an extent is neither empty nor too long");
         push(&mut lines, Line { start, length, kind: Kind::of(kind) });

@@ -98,6 +98,9 @@ fn open_image<S: Storage>(
             format!("{what} '{}' is a reference to another file and was not followed", Quoted(name));
         blame(ErrorKind::ReferenceDenied, message, Some(field))
     };
+    if let Some(name) = image.references().first() {
+        return Err(reference("extent file", name, "extent description"));
+    }
     if let Some(data_file) = image.data_file() {
         let name = data_file.name.as_deref().unwrap_or_default();
         return Err(reference("external data file", name, "external data file name"));
@@ -105,6 +108,7 @@ fn open_image<S: Storage>(
     if let Some(backing) = image.backing() {
         let field = match image.format() {
             Format::Vpc | Format::Vhdx => "parent locator",
+            Format::Vmdk => "parentFileNameHint",
             Format::Raw | Format::Qcow2 => "backing_file_offset",
         };
         return Err(reference("backing file", &backing.name, field));
@@ -137,6 +141,7 @@ fn kind(kind: formats::ErrorKind) -> ErrorKind {
         formats::ErrorKind::Unsupported => ErrorKind::Unsupported,
         formats::ErrorKind::Corrupt => ErrorKind::Corrupt,
         formats::ErrorKind::Limit => ErrorKind::Limit,
+        formats::ErrorKind::ReferenceDenied => ErrorKind::ReferenceDenied,
     }
 }
 
