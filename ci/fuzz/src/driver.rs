@@ -57,8 +57,7 @@ pub struct Buffer {
 pub struct Header {
     kind: u8,
     sector: u8,
-    /// Rarely: a sector far away.
-    far: Option<u64>,
+    wild: u64,
 }
 
 /// A driver at work on a device.
@@ -90,10 +89,15 @@ impl Header {
         u32::from(self.kind % 12)
     }
 
+    /// Rarely: any sector, and whatever buffers.
+    fn wild(&self) -> Option<u64> {
+        (self.wild % 8 == 7).then_some(self.wild >> 3)
+    }
+
     /// First sector.
     pub fn sector(&self) -> u64 {
         // On the small disk, or just past its end.
-        self.far.unwrap_or(u64::from(self.sector) % 24)
+        self.wild().unwrap_or(u64::from(self.sector) % 24)
     }
 }
 
@@ -202,10 +206,10 @@ impl Driver {
             (address, length, buffer.device_writes)
         };
         let mut data: Vec<_> = buffers.iter().take(20).map(place).collect();
-        if header.is_some_and(|header| header.far.is_none()) {
+        if header.is_some_and(|header| header.wild().is_none()) {
             // Whole sectors, the right way: what a driver asks for.
-            for (_, length, device_writes) in &mut data {
-                *length = *length % 8 * 512;
+            for (address, length, device_writes) in &mut data {
+                *length = (*length % 8 * 512).min((MEMORY - *address) as u32 / 512 * 512);
                 *device_writes = header.is_some_and(|header| header.kind() != 1);
             }
         }
