@@ -95,7 +95,8 @@ for ((first = 0; first < ${#targets[@]}; first += $(nproc))); do
         else
             failed=1
             echo "FAILED: ${now[index]}"
-            tail -n 60 "$logs/${now[index]}"
+            grep -m 1 -A 3 -E 'panicked at|ERROR: (Addr|libFuzzer: (timeout|out))' "$logs/${now[index]}" || true
+            tail -n 12 "$logs/${now[index]}" | cut -c 1-200
         fi
     done
 done

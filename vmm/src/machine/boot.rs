@@ -71,7 +71,7 @@ pub fn prepare(
     let mut tables = PageTables::new(plan.page_table_root);
     for segment in &image.segments {
         if let Some(access) = segment.access {
-            let pages = segment.large_pages();
+            let pages = segment.mapped_pages();
             tables.map(pages.start, pages.end, access);
         }
     }

@@ -23,8 +23,17 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// The large pages the segment is in.
-    pub fn large_pages(&self) -> Range<u64> {
+    /// The pages the segment is mapped with. What is writable shares large pages with the heap behind it: a page that
+    /// is touched for the first time costs more than what it holds. The rest is mapped to the byte of its small pages.
+    pub fn mapped_pages(&self) -> Range<u64> {
+        if self.is_writable() { self.large_pages() } else { self.start..self.end }
+    }
+
+    fn is_writable(&self) -> bool {
+        self.access == Some(Access::ReadWrite)
+    }
+
+    fn large_pages(&self) -> Range<u64> {
         self.start / LARGE_PAGE * LARGE_PAGE..self.end.next_multiple_of(LARGE_PAGE)
     }
 }
@@ -70,7 +79,7 @@ impl<'data> Image<'data> {
 
     /// Copies the segments to their places.
     pub fn load(&self, memory: &GuestMemory) -> Result<(), MachineError> {
-        for segment in self.segments.iter().filter(|segment| segment.access.is_none()) {
+        for segment in self.segments.iter().filter(|segment| !segment.is_writable()) {
             let pages = segment.large_pages();
             memory.use_small_pages(pages.start, pages.end);
         }
