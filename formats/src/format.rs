@@ -1,6 +1,6 @@
 //! The formats by name, and telling one from another by the first bytes of a file.
 
-use crate::{Error, Storage, qcow2};
+use crate::{Error, Storage, qcow, qcow2, qed, vdi};
 
 /// Bytes of a file that [`probe`] looks at.
 const PROBE_LEN: usize = 512;
@@ -12,17 +12,26 @@ pub enum Format {
     Raw,
     /// QEMU's copy-on-write format, version 2 or 3.
     Qcow2,
+    /// QEMU's first copy-on-write format, version 1 of qcow2.
+    Qcow,
+    /// QEMU's enhanced disk format.
+    Qed,
+    /// VirtualBox's format.
+    Vdi,
 }
 
 impl Format {
     /// Every format, in the order in which [`probe`] prefers them.
-    pub const ALL: [Self; 2] = [Self::Qcow2, Self::Raw];
+    pub const ALL: [Self; 5] = [Self::Qcow2, Self::Qcow, Self::Qed, Self::Vdi, Self::Raw];
 
     /// The name by which `qemu-img` knows the format.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Qcow => "qcow",
+            Self::Qed => "qed",
+            Self::Vdi => "vdi",
         }
     }
 
@@ -32,6 +41,17 @@ impl Format {
     }
 }
 
+/// Whether the first bytes of a file, what is missing counting as zero, are those of an image of some format.
+type Probe = fn(&[u8]) -> bool;
+
+/// The formats that have a signature, in `qemu-img`'s order where a file may have two.
+const SIGNATURES: [(Format, Probe); 4] = [
+    (Format::Qcow2, qcow2::probe),
+    (Format::Qcow, qcow::probe),
+    (Format::Qed, qed::probe),
+    (Format::Vdi, vdi::probe),
+];
+
 /// The format that the start of the file shows. Without any signature it is [`Format::Raw`]: so is an empty file.
 pub fn probe<S: Storage>(storage: &mut S) -> Result<Format, Error> {
     if storage.is_empty() {
@@ -39,7 +59,8 @@ pub fn probe<S: Storage>(storage: &mut S) -> Result<Format, Error> {
     }
     let mut head = [0; PROBE_LEN];
     storage.read_at(0, &mut head)?;
-    Ok(if qcow2::probe(&head) { Format::Qcow2 } else { Format::Raw })
+    let found = SIGNATURES.into_iter().find(|(_, probe)| probe(&head));
+    Ok(found.map_or(Format::Raw, |(format, _)| format))
 }
 
 #[cfg(test)]
@@ -56,12 +77,13 @@ mod tests {
     }
 
     #[test]
-    fn the_signature_and_version_make_qcow2_and_all_else_is_raw() {
-        let cases: [(&[u8], Format); 7] = [
+    fn the_signature_and_version_make_qcow_or_qcow2_and_all_else_is_raw() {
+        let cases: [(&[u8], Format); 8] = [
             (b"", Format::Raw),
             (b"Q", Format::Raw),
             (b"QFI\xfb", Format::Raw),
-            (b"QFI\xfb\0\0\0\x01", Format::Raw),
+            (b"QFI\xfb\0\0\0\x00", Format::Raw),
+            (b"QFI\xfb\0\0\0\x01", Format::Qcow),
             (b"QFI\xfb\0\0\0\x02", Format::Qcow2),
             (b"QFI\xfb\xff\xff\xff\xff", Format::Qcow2),
             (b"qfi\xfb\0\0\0\x03", Format::Raw),

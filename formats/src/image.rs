@@ -3,8 +3,11 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use crate::qcow::Qcow;
 use crate::qcow2::{Access, Bitmap, Qcow2};
+use crate::qed::Qed;
 use crate::raw::Raw;
+use crate::vdi::Vdi;
 use crate::{Error, ErrorKind, Extent, Format, Storage, probe};
 
 /// The image below this one, as the image names it. The name is the image's word and never to be opened without leave.
@@ -41,6 +44,9 @@ pub struct Image<S> {
 enum Driver {
     Raw(Raw),
     Qcow2(Box<Qcow2>),
+    Qcow(Qcow),
+    Qed(Qed),
+    Vdi(Vdi),
 }
 
 impl<S: Storage> Image<S> {
@@ -67,6 +73,9 @@ impl<S: Storage> Image<S> {
         let driver = match format {
             Format::Raw => Driver::Raw(Raw::open(&storage)?),
             Format::Qcow2 => Driver::Qcow2(Box::new(Qcow2::open(&mut storage, access)?)),
+            Format::Qcow => Driver::Qcow(Qcow::open(&mut storage, access)?),
+            Format::Qed => Driver::Qed(Qed::open(&mut storage)?),
+            Format::Vdi => Driver::Vdi(Vdi::open(&mut storage)?),
         };
         Ok(Self { storage, driver })
     }
@@ -76,6 +85,9 @@ impl<S: Storage> Image<S> {
         match self.driver {
             Driver::Raw(_) => Format::Raw,
             Driver::Qcow2(_) => Format::Qcow2,
+            Driver::Qcow(_) => Format::Qcow,
+            Driver::Qed(_) => Format::Qed,
+            Driver::Vdi(_) => Format::Vdi,
         }
     }
 
@@ -84,6 +96,9 @@ impl<S: Storage> Image<S> {
         match &self.driver {
             Driver::Raw(raw) => raw.virtual_size(),
             Driver::Qcow2(qcow2) => qcow2.virtual_size(),
+            Driver::Qcow(qcow) => qcow.virtual_size(),
+            Driver::Qed(qed) => qed.virtual_size(),
+            Driver::Vdi(vdi) => vdi.virtual_size(),
         }
     }
 
@@ -102,6 +117,9 @@ impl<S: Storage> Image<S> {
         match &mut self.driver {
             Driver::Raw(raw) => raw.extent_at(&mut self.storage, offset),
             Driver::Qcow2(qcow2) => qcow2.extent_at(&mut self.storage, offset),
+            Driver::Qcow(qcow) => qcow.extent_at(&mut self.storage, offset),
+            Driver::Qed(qed) => qed.extent_at(&mut self.storage, offset),
+            Driver::Vdi(vdi) => vdi.extent_at(&mut self.storage, offset),
         }
     }
 
@@ -111,12 +129,20 @@ impl<S: Storage> Image<S> {
         match &self.driver {
             Driver::Raw(_) => 2,
             Driver::Qcow2(qcow2) => qcow2.max_extents(self.storage.len()),
+            Driver::Qcow(qcow) => qcow.max_extents(self.storage.len()),
+            Driver::Qed(qed) => qed.max_extents(self.storage.len()),
+            Driver::Vdi(vdi) => vdi.max_extents(),
         }
     }
 
     /// The image that decides where this one is unallocated.
     pub fn backing(&self) -> Option<&BackingFile> {
-        self.qcow2().and_then(Qcow2::backing)
+        match &self.driver {
+            Driver::Qcow2(qcow2) => qcow2.backing(),
+            Driver::Qcow(qcow) => qcow.backing(),
+            Driver::Qed(qed) => qed.backing(),
+            _ => None,
+        }
     }
 
     /// The file with the data, if it is not the image's own.
@@ -126,7 +152,11 @@ impl<S: Storage> Image<S> {
 
     /// Whether the data is encrypted. The bytes at an extent's offset are then cipher text.
     pub fn encrypted(&self) -> bool {
-        self.qcow2().is_some_and(|qcow2| qcow2.header().crypt_method().is_encrypted())
+        match &self.driver {
+            Driver::Qcow2(qcow2) => qcow2.header().crypt_method().is_encrypted(),
+            Driver::Qcow(qcow) => qcow.encrypted(),
+            _ => false,
+        }
     }
 
     /// Whether the format and its version can store dirty bitmaps.
@@ -143,7 +173,7 @@ impl<S: Storage> Image<S> {
     pub fn qcow2(&self) -> Option<&Qcow2> {
         match &self.driver {
             Driver::Qcow2(qcow2) => Some(qcow2),
-            Driver::Raw(_) => None,
+            _ => None,
         }
     }
 
@@ -153,7 +183,7 @@ impl<S: Storage> Image<S> {
     pub fn data_file_holes_count(&mut self) -> Result<bool, Error> {
         match &mut self.driver {
             Driver::Qcow2(qcow2) => qcow2.data_file_holes_count(&mut self.storage),
-            Driver::Raw(_) => Ok(false),
+            _ => Ok(false),
         }
     }
 

@@ -8,15 +8,22 @@
 
 extern crate alloc;
 
+mod block_map;
 mod error;
 mod extent;
 mod format;
 mod image;
+mod qcow;
 pub mod qcow2;
+mod qed;
 mod raw;
 mod reader;
 mod regions;
+mod run;
 mod storage;
+mod table;
+mod two_level;
+mod vdi;
 
 pub use error::{Error, ErrorKind};
 pub use extent::{Extent, ExtentKind};

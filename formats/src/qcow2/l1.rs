@@ -2,14 +2,13 @@
 
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 
-use zerocopy::IntoBytes;
 use zerocopy::big_endian::U64;
 
 use super::entry::OFFSET_MASK;
 use super::header::{Header, TABLE_ENTRY_LEN};
 use super::hex;
+use crate::table::Table;
 use crate::{Error, ErrorKind, Storage};
 
 /// Entries in memory at a time: 64 KiB of a table that may be 32 MiB long.
@@ -20,61 +19,37 @@ const WINDOW: u64 = 8192;
 pub(super) struct L1 {
     /// File offset of the table in bytes.
     offset: u64,
-    /// Number of entries.
-    used: u64,
-    window: Vec<U64>,
-    /// Index of the window's first entry.
-    first: u64,
+    table: Table<U64>,
 }
 
 fn corrupt(field: &'static str, message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Corrupt, field, message)
 }
 
+/// Whether an entry points to a table.
+fn is_used(entry: u64) -> bool {
+    entry & OFFSET_MASK != 0
+}
+
 impl L1 {
     pub(super) fn new(header: &Header) -> Self {
-        Self { offset: header.l1_table().1, used: header.l1_used(), window: Vec::new(), first: 0 }
+        let offset = header.l1_table().1;
+        Self { offset, table: Table::new(offset, header.l1_used(), WINDOW) }
     }
 
     /// Number of entries.
     pub(super) fn used(&self) -> u64 {
-        self.used
+        self.table.entries()
     }
 
     /// File offset of the L2 table that entry `index` points to; 0 if there is none.
     pub(super) fn get<S: Storage>(&mut self, storage: &mut S, index: u64) -> Result<u64, Error> {
-        Ok(self.from(storage, index)?.first().map_or(0, |entry| entry.get() & OFFSET_MASK))
+        Ok(self.table.from(storage, index)?.first().map_or(0, |entry| entry.get() & OFFSET_MASK))
     }
 
     /// Index of the first entry at or after `index` that points to a table, or the number of entries.
-    pub(super) fn skip_empty<S: Storage>(&mut self, storage: &mut S, mut index: u64) -> Result<u64, Error> {
-        while index < self.used {
-            let entries = self.from(storage, index)?;
-            match entries.iter().position(|entry| entry.get() & OFFSET_MASK != 0) {
-                Some(position) => return Ok(index + position as u64),
-                None => index += entries.len() as u64,
-            }
-        }
-        Ok(self.used)
-    }
-
-    /// The entries from `index` to the end of the window; at least one if `index` is in the table.
-    fn from<S: Storage>(&mut self, storage: &mut S, index: u64) -> Result<&[U64], Error> {
-        let inside = index >= self.first && index - self.first < self.window.len() as u64;
-        if !inside && index < self.used {
-            let first = index - index % WINDOW;
-            let length = usize::try_from(WINDOW.min(self.used - first)).unwrap_or(0);
-            self.window.clear();
-            self.window.resize(length, U64::ZERO);
-            self.first = first;
-            let result = storage.read_at(self.offset + first * TABLE_ENTRY_LEN, self.window.as_mut_bytes());
-            if result.is_err() {
-                self.window.clear();
-            }
-            result?;
-        }
-        let skip = index.checked_sub(self.first).and_then(|skip| usize::try_from(skip).ok());
-        Ok(skip.and_then(|skip| self.window.get(skip..)).unwrap_or(&[]))
+    pub(super) fn skip_empty<S: Storage>(&mut self, storage: &mut S, index: u64) -> Result<u64, Error> {
+        Ok(self.table.find(storage, index, is_used)?)
     }
 
     /// What must hold before the table is followed: that it and the refcount table lie inside the file, apart from
@@ -82,7 +57,7 @@ impl L1 {
     /// share an L2 table, so a file of n clusters has at most n; this is what bounds a walk by the file's length.
     pub(super) fn check<S: Storage>(&mut self, storage: &mut S, header: &Header) -> Result<(), Error> {
         let file_len = storage.len();
-        let end = self.offset.saturating_add(self.used * TABLE_ENTRY_LEN);
+        let end = self.offset.saturating_add(self.used() * TABLE_ENTRY_LEN);
         if end > file_len {
             return Err(corrupt("l1_table_offset", "Active L1 table lies beyond the end of the file"));
         }
@@ -101,21 +76,8 @@ impl L1 {
         if self.offset < refcount_end && refcount_offset < end {
             return Err(corrupt("l1_table_offset", "Active L1 table overlaps the reference count table"));
         }
-        self.check_count(storage, file_len / header.cluster_bits().size())
-    }
-
-    fn check_count<S: Storage>(&mut self, storage: &mut S, file_clusters: u64) -> Result<(), Error> {
-        if self.used <= file_clusters {
-            return Ok(());
-        }
-        let (mut index, mut tables) = (0, 0);
-        while index < self.used {
-            let entries = self.from(storage, index)?;
-            tables += entries.iter().filter(|entry| entry.get() & OFFSET_MASK != 0).count() as u64;
-            index += entries.len() as u64;
-            if tables > file_clusters {
-                return Err(corrupt("L1 table", "L1 table has more entries than the file has clusters"));
-            }
+        if self.table.has_more_than(storage, file_len / header.cluster_bits().size(), is_used)? {
+            return Err(corrupt("L1 table", "L1 table has more entries than the file has clusters"));
         }
         Ok(())
     }

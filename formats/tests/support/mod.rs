@@ -1,6 +1,8 @@
 //! What the tests need from the host: files with holes, and the reference tools.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod cases;
+
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
