@@ -3,6 +3,8 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use crate::luks::Luks;
+use crate::parallels::Parallels;
 use crate::qcow::Qcow;
 use crate::qcow2::{Access, Bitmap, Qcow2};
 use crate::qed::Qed;
@@ -44,9 +46,11 @@ pub struct Image<S> {
 enum Driver {
     Raw(Raw),
     Qcow2(Box<Qcow2>),
-    Qcow(Qcow),
-    Qed(Qed),
-    Vdi(Vdi),
+    Qcow(Box<Qcow>),
+    Qed(Box<Qed>),
+    Vdi(Box<Vdi>),
+    Parallels(Box<Parallels>),
+    Luks(Luks),
 }
 
 impl<S: Storage> Image<S> {
@@ -73,9 +77,11 @@ impl<S: Storage> Image<S> {
         let driver = match format {
             Format::Raw => Driver::Raw(Raw::open(&storage)?),
             Format::Qcow2 => Driver::Qcow2(Box::new(Qcow2::open(&mut storage, access)?)),
-            Format::Qcow => Driver::Qcow(Qcow::open(&mut storage, access)?),
-            Format::Qed => Driver::Qed(Qed::open(&mut storage)?),
-            Format::Vdi => Driver::Vdi(Vdi::open(&mut storage)?),
+            Format::Qcow => Driver::Qcow(Box::new(Qcow::open(&mut storage, access)?)),
+            Format::Qed => Driver::Qed(Box::new(Qed::open(&mut storage)?)),
+            Format::Vdi => Driver::Vdi(Box::new(Vdi::open(&mut storage)?)),
+            Format::Parallels => Driver::Parallels(Box::new(Parallels::open(&mut storage)?)),
+            Format::Luks => Driver::Luks(Luks::open(&mut storage, access)?),
         };
         Ok(Self { storage, driver })
     }
@@ -88,6 +94,8 @@ impl<S: Storage> Image<S> {
             Driver::Qcow(_) => Format::Qcow,
             Driver::Qed(_) => Format::Qed,
             Driver::Vdi(_) => Format::Vdi,
+            Driver::Parallels(_) => Format::Parallels,
+            Driver::Luks(_) => Format::Luks,
         }
     }
 
@@ -99,6 +107,8 @@ impl<S: Storage> Image<S> {
             Driver::Qcow(qcow) => qcow.virtual_size(),
             Driver::Qed(qed) => qed.virtual_size(),
             Driver::Vdi(vdi) => vdi.virtual_size(),
+            Driver::Parallels(parallels) => parallels.virtual_size(),
+            Driver::Luks(luks) => luks.virtual_size(),
         }
     }
 
@@ -120,6 +130,8 @@ impl<S: Storage> Image<S> {
             Driver::Qcow(qcow) => qcow.extent_at(&mut self.storage, offset),
             Driver::Qed(qed) => qed.extent_at(&mut self.storage, offset),
             Driver::Vdi(vdi) => vdi.extent_at(&mut self.storage, offset),
+            Driver::Parallels(parallels) => parallels.extent_at(&mut self.storage, offset),
+            Driver::Luks(luks) => Ok(luks.extent_at(offset)),
         }
     }
 
@@ -132,7 +144,15 @@ impl<S: Storage> Image<S> {
             Driver::Qcow(qcow) => qcow.max_extents(self.storage.len()),
             Driver::Qed(qed) => qed.max_extents(self.storage.len()),
             Driver::Vdi(vdi) => vdi.max_extents(),
+            Driver::Parallels(parallels) => parallels.max_extents(),
+            Driver::Luks(_) => 1,
         }
+    }
+
+    /// Whether `qemu-img` tells data from zeros in this format; where it does not, all is data to it, be it
+    /// [`Zero`](crate::ExtentKind::Zero) here or not.
+    pub fn status_known(&self) -> bool {
+        !matches!(self.driver, Driver::Luks(_))
     }
 
     /// The image that decides where this one is unallocated.
@@ -155,16 +175,21 @@ impl<S: Storage> Image<S> {
         match &self.driver {
             Driver::Qcow2(qcow2) => qcow2.header().crypt_method().is_encrypted(),
             Driver::Qcow(qcow) => qcow.encrypted(),
+            Driver::Luks(_) => true,
             _ => false,
         }
     }
 
     /// Whether the format and its version can store dirty bitmaps.
     pub fn supports_bitmaps(&self) -> bool {
-        self.qcow2().is_some_and(Qcow2::supports_bitmaps)
+        match &self.driver {
+            Driver::Qcow2(qcow2) => qcow2.supports_bitmaps(),
+            Driver::Parallels(_) => true,
+            _ => false,
+        }
     }
 
-    /// The dirty bitmaps stored in the image, inconsistent ones included.
+    /// The dirty bitmaps stored in the image, inconsistent ones included; those of a Parallels image are not read.
     pub fn bitmaps(&self) -> &[Bitmap] {
         self.qcow2().map_or(&[], Qcow2::bitmaps)
     }

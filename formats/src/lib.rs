@@ -13,6 +13,8 @@ mod error;
 mod extent;
 mod format;
 mod image;
+mod luks;
+mod parallels;
 mod qcow;
 pub mod qcow2;
 mod qed;
