@@ -1,6 +1,6 @@
 //! The formats by name, and telling one from another by the first bytes of a file.
 
-use crate::{Error, Storage, qcow2, vhdx, vmdk, vpc};
+use crate::{Error, Storage, luks, parallels, qcow, qcow2, qed, vdi, vhdx, vmdk, vpc};
 
 /// Bytes of a file that [`probe`] looks at, as many as QEMU does.
 const PROBE_LEN: usize = 512;
@@ -18,11 +18,32 @@ pub enum Format {
     Vhdx,
     /// VMware's format: one sparse file, or a descriptor of several.
     Vmdk,
+    /// QEMU's first copy-on-write format, version 1 of qcow2.
+    Qcow,
+    /// QEMU's enhanced disk format.
+    Qed,
+    /// VirtualBox's format.
+    Vdi,
+    /// The format of Parallels and Virtuozzo.
+    Parallels,
+    /// An encrypted disk, version 1 of the format.
+    Luks,
 }
 
 impl Format {
     /// Every format, in the order in which [`probe`] prefers them.
-    pub const ALL: [Self; 5] = [Self::Qcow2, Self::Vmdk, Self::Vpc, Self::Vhdx, Self::Raw];
+    pub const ALL: [Self; 10] = [
+        Self::Qcow2,
+        Self::Qcow,
+        Self::Qed,
+        Self::Vmdk,
+        Self::Vdi,
+        Self::Vpc,
+        Self::Vhdx,
+        Self::Parallels,
+        Self::Luks,
+        Self::Raw,
+    ];
 
     /// The name by which `qemu-img` knows the format.
     pub const fn name(self) -> &'static str {
@@ -32,6 +53,11 @@ impl Format {
             Self::Vpc => "vpc",
             Self::Vhdx => "vhdx",
             Self::Vmdk => "vmdk",
+            Self::Qcow => "qcow",
+            Self::Qed => "qed",
+            Self::Vdi => "vdi",
+            Self::Parallels => "parallels",
+            Self::Luks => "luks",
         }
     }
 
@@ -41,6 +67,22 @@ impl Format {
     }
 }
 
+/// Whether the first bytes of a file, what is missing counting as zero, are those of an image of some format.
+type Probe = fn(&[u8]) -> bool;
+
+/// The formats that have a signature, in `qemu-img`'s order where a file may have two.
+const SIGNATURES: [(Format, Probe); 9] = [
+    (Format::Qcow2, qcow2::probe),
+    (Format::Qcow, qcow::probe),
+    (Format::Qed, qed::probe),
+    (Format::Vmdk, vmdk::probe),
+    (Format::Vdi, vdi::probe),
+    (Format::Vpc, vpc::probe),
+    (Format::Vhdx, vhdx::probe),
+    (Format::Parallels, parallels::probe),
+    (Format::Luks, luks::probe),
+];
+
 /// The format that the start of the file shows. Without any signature it is [`Format::Raw`]: so is an empty file.
 pub fn probe<S: Storage>(storage: &mut S) -> Result<Format, Error> {
     if storage.is_empty() {
@@ -48,13 +90,8 @@ pub fn probe<S: Storage>(storage: &mut S) -> Result<Format, Error> {
     }
     let mut head = [0; PROBE_LEN];
     storage.read_at(0, &mut head)?;
-    Ok(match () {
-        () if qcow2::probe(&head) => Format::Qcow2,
-        () if vmdk::probe(&head) => Format::Vmdk,
-        () if vpc::probe(&head) => Format::Vpc,
-        () if vhdx::probe(&head) => Format::Vhdx,
-        () => Format::Raw,
-    })
+    let found = SIGNATURES.into_iter().find(|(_, probe)| probe(&head));
+    Ok(found.map_or(Format::Raw, |(format, _)| format))
 }
 
 #[cfg(test)]
@@ -72,11 +109,12 @@ mod tests {
 
     #[test]
     fn signatures_make_a_format_and_all_else_is_raw() {
-        let cases: [(&[u8], Format); 13] = [
+        let cases: [(&[u8], Format); 14] = [
             (b"", Format::Raw),
             (b"Q", Format::Raw),
             (b"QFI\xfb", Format::Raw),
-            (b"QFI\xfb\0\0\0\x01", Format::Raw),
+            (b"QFI\xfb\0\0\0\x00", Format::Raw),
+            (b"QFI\xfb\0\0\0\x01", Format::Qcow),
             (b"QFI\xfb\0\0\0\x02", Format::Qcow2),
             (b"QFI\xfb\xff\xff\xff\xff", Format::Qcow2),
             (b"qfi\xfb\0\0\0\x03", Format::Raw),

@@ -5,8 +5,13 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use crate::files::Files;
+use crate::luks::Luks;
+use crate::parallels::Parallels;
+use crate::qcow::Qcow;
 use crate::qcow2::{Access, Bitmap, Compression, Qcow2};
+use crate::qed::Qed;
 use crate::raw::Raw;
+use crate::vdi::Vdi;
 use crate::vhdx::Vhdx;
 use crate::vmdk::Vmdk;
 use crate::vpc::Vpc;
@@ -50,6 +55,11 @@ enum Driver {
     Vpc(Box<Vpc>),
     Vhdx(Box<Vhdx>),
     Vmdk(Box<Vmdk>),
+    Qcow(Box<Qcow>),
+    Qed(Box<Qed>),
+    Vdi(Box<Vdi>),
+    Parallels(Box<Parallels>),
+    Luks(Luks),
 }
 
 impl<S: Storage> Image<S> {
@@ -76,6 +86,11 @@ impl<S: Storage> Image<S> {
             Format::Vpc => Driver::Vpc(Box::new(Vpc::open(&mut storage)?)),
             Format::Vhdx => Driver::Vhdx(Box::new(Vhdx::open(&mut storage)?)),
             Format::Vmdk => Driver::Vmdk(Box::new(Vmdk::open(&mut storage)?)),
+            Format::Qcow => Driver::Qcow(Box::new(Qcow::open(&mut storage, access)?)),
+            Format::Qed => Driver::Qed(Box::new(Qed::open(&mut storage)?)),
+            Format::Vdi => Driver::Vdi(Box::new(Vdi::open(&mut storage)?)),
+            Format::Parallels => Driver::Parallels(Box::new(Parallels::open(&mut storage)?)),
+            Format::Luks => Driver::Luks(Luks::open(&mut storage, access)?),
         };
         Ok(Self { storage, attached: Vec::new(), driver })
     }
@@ -88,6 +103,11 @@ impl<S: Storage> Image<S> {
             Driver::Vpc(_) => Format::Vpc,
             Driver::Vhdx(_) => Format::Vhdx,
             Driver::Vmdk(_) => Format::Vmdk,
+            Driver::Qcow(_) => Format::Qcow,
+            Driver::Qed(_) => Format::Qed,
+            Driver::Vdi(_) => Format::Vdi,
+            Driver::Parallels(_) => Format::Parallels,
+            Driver::Luks(_) => Format::Luks,
         }
     }
 
@@ -126,6 +146,11 @@ impl<S: Storage> Image<S> {
             Driver::Vpc(vpc) => vpc.virtual_size(),
             Driver::Vhdx(vhdx) => vhdx.virtual_size(),
             Driver::Vmdk(vmdk) => vmdk.virtual_size(),
+            Driver::Qcow(qcow) => qcow.virtual_size(),
+            Driver::Qed(qed) => qed.virtual_size(),
+            Driver::Vdi(vdi) => vdi.virtual_size(),
+            Driver::Parallels(parallels) => parallels.virtual_size(),
+            Driver::Luks(luks) => luks.virtual_size(),
         }
     }
 
@@ -150,6 +175,11 @@ impl<S: Storage> Image<S> {
                 let mut files = Files { own: &mut self.storage, attached: &mut self.attached };
                 vmdk.extent_at(&mut files, offset)
             }
+            Driver::Qcow(qcow) => qcow.extent_at(&mut self.storage, offset),
+            Driver::Qed(qed) => qed.extent_at(&mut self.storage, offset),
+            Driver::Vdi(vdi) => vdi.extent_at(&mut self.storage, offset),
+            Driver::Parallels(parallels) => parallels.extent_at(&mut self.storage, offset),
+            Driver::Luks(luks) => Ok(luks.extent_at(offset)),
         }
     }
 
@@ -157,7 +187,6 @@ impl<S: Storage> Image<S> {
     pub fn stream(&mut self, extent: &Extent) -> Result<Option<Stream>, Error> {
         let ExtentKind::Compressed { offset, length } = extent.kind else { return Ok(None) };
         match &self.driver {
-            Driver::Raw(_) | Driver::Vpc(_) | Driver::Vhdx(_) => Ok(None),
             Driver::Qcow2(qcow2) => {
                 let cluster_len = qcow2.header().cluster_bits().size();
                 let codec = match qcow2.header().compression_type() {
@@ -171,6 +200,7 @@ impl<S: Storage> Image<S> {
                 let mut files = Files { own: &mut self.storage, attached: &mut self.attached };
                 vmdk.stream(&mut files, extent, offset).map(Some)
             }
+            _ => Ok(None),
         }
     }
 
@@ -183,17 +213,24 @@ impl<S: Storage> Image<S> {
             Driver::Vpc(vpc) => vpc.max_extents(self.storage.len()),
             Driver::Vhdx(vhdx) => vhdx.max_extents(),
             Driver::Vmdk(vmdk) => vmdk.max_extents(|file| self.file(file).map_or(0, Storage::len)),
+            Driver::Qcow(qcow) => qcow.max_extents(self.storage.len()),
+            Driver::Qed(qed) => qed.max_extents(self.storage.len()),
+            Driver::Vdi(vdi) => vdi.max_extents(),
+            Driver::Parallels(parallels) => parallels.max_extents(),
+            Driver::Luks(_) => 1,
         }
     }
 
     /// The image that decides where this one is unallocated.
     pub fn backing(&self) -> Option<&BackingFile> {
         match &self.driver {
-            Driver::Raw(_) => None,
             Driver::Qcow2(qcow2) => qcow2.backing(),
+            Driver::Qcow(qcow) => qcow.backing(),
+            Driver::Qed(qed) => qed.backing(),
             Driver::Vpc(vpc) => vpc.backing(),
             Driver::Vhdx(vhdx) => vhdx.backing(),
             Driver::Vmdk(vmdk) => vmdk.backing(),
+            _ => None,
         }
     }
 
@@ -204,15 +241,24 @@ impl<S: Storage> Image<S> {
 
     /// Whether the data is encrypted. The bytes at an extent's offset are then cipher text.
     pub fn encrypted(&self) -> bool {
-        self.qcow2().is_some_and(|qcow2| qcow2.header().crypt_method().is_encrypted())
+        match &self.driver {
+            Driver::Qcow2(qcow2) => qcow2.header().crypt_method().is_encrypted(),
+            Driver::Qcow(qcow) => qcow.encrypted(),
+            Driver::Luks(_) => true,
+            _ => false,
+        }
     }
 
     /// Whether the format and its version can store dirty bitmaps.
     pub fn supports_bitmaps(&self) -> bool {
-        self.qcow2().is_some_and(Qcow2::supports_bitmaps)
+        match &self.driver {
+            Driver::Qcow2(qcow2) => qcow2.supports_bitmaps(),
+            Driver::Parallels(_) => true,
+            _ => false,
+        }
     }
 
-    /// The dirty bitmaps stored in the image, inconsistent ones included.
+    /// The dirty bitmaps stored in the image, inconsistent ones included; those of a Parallels image are not read.
     pub fn bitmaps(&self) -> &[Bitmap] {
         self.qcow2().map_or(&[], Qcow2::bitmaps)
     }
@@ -252,7 +298,7 @@ impl<S: Storage> Image<S> {
     /// Whether `qemu-img` asks images of this format which parts of the disk are data. Of the others it counts the
     /// whole disk as data in `measure` and shows it so in `map`, though this mapping knows better.
     pub fn reports_block_status(&self) -> bool {
-        !matches!(self.driver, Driver::Vhdx(_))
+        !matches!(self.driver, Driver::Vhdx(_) | Driver::Luks(_))
     }
 
     /// Whether holes of an external [`data_file`](Self::data_file) are to be told apart by the caller, as

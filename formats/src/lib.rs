@@ -8,20 +8,28 @@
 
 extern crate alloc;
 
+mod block_map;
 mod error;
 mod extent;
 mod files;
 mod format;
 mod image;
+mod luks;
+mod parallels;
+mod qcow;
 pub mod qcow2;
+mod qed;
 mod raw;
 mod reader;
 mod regions;
+mod run;
 mod sector_bitmap;
 mod storage;
 mod stream;
 mod table;
+mod two_level;
 mod utf16;
+mod vdi;
 pub mod vhdx;
 pub mod vmdk;
 pub mod vpc;

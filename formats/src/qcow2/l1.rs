@@ -11,6 +11,9 @@ use super::hex;
 use crate::table::Table;
 use crate::{Error, ErrorKind, Storage};
 
+/// Entries in memory at a time: 64 KiB of a table that may be 32 MiB long.
+const WINDOW: u64 = 8192;
+
 /// The entries that the virtual disk uses.
 #[derive(Debug)]
 pub(super) struct L1 {
@@ -23,15 +26,20 @@ fn corrupt(field: &'static str, message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Corrupt, field, message)
 }
 
+/// Whether an entry points to a table.
+fn is_used(entry: u64) -> bool {
+    entry & OFFSET_MASK != 0
+}
+
 impl L1 {
     pub(super) fn new(header: &Header) -> Self {
         let offset = header.l1_table().1;
-        Self { offset, table: Table::new(offset, header.l1_used()) }
+        Self { offset, table: Table::new(offset, header.l1_used(), WINDOW) }
     }
 
     /// Number of entries.
     pub(super) fn used(&self) -> u64 {
-        self.table.count()
+        self.table.entries()
     }
 
     /// File offset of the L2 table that entry `index` points to; 0 if there is none.
@@ -40,15 +48,8 @@ impl L1 {
     }
 
     /// Index of the first entry at or after `index` that points to a table, or the number of entries.
-    pub(super) fn skip_empty<S: Storage>(&mut self, storage: &mut S, mut index: u64) -> Result<u64, Error> {
-        while index < self.used() {
-            let entries = self.table.from(storage, index)?;
-            match entries.iter().position(|entry| entry.get() & OFFSET_MASK != 0) {
-                Some(position) => return Ok(index + position as u64),
-                None => index += entries.len() as u64,
-            }
-        }
-        Ok(self.used())
+    pub(super) fn skip_empty<S: Storage>(&mut self, storage: &mut S, index: u64) -> Result<u64, Error> {
+        Ok(self.table.find(storage, index, is_used)?)
     }
 
     /// What must hold before the table is followed: that it and the refcount table lie inside the file, apart from
@@ -56,7 +57,7 @@ impl L1 {
     /// share an L2 table, so a file of n clusters has at most n; this is what bounds a walk by the file's length.
     pub(super) fn check<S: Storage>(&mut self, storage: &mut S, header: &Header) -> Result<(), Error> {
         let file_len = storage.len();
-        let end = self.table.end();
+        let end = self.offset.saturating_add(self.used() * TABLE_ENTRY_LEN);
         if end > file_len {
             return Err(corrupt("l1_table_offset", "Active L1 table lies beyond the end of the file"));
         }
@@ -75,21 +76,8 @@ impl L1 {
         if self.offset < refcount_end && refcount_offset < end {
             return Err(corrupt("l1_table_offset", "Active L1 table overlaps the reference count table"));
         }
-        self.check_count(storage, file_len / header.cluster_bits().size())
-    }
-
-    fn check_count<S: Storage>(&mut self, storage: &mut S, file_clusters: u64) -> Result<(), Error> {
-        if self.used() <= file_clusters {
-            return Ok(());
-        }
-        let (mut index, mut tables) = (0, 0);
-        while index < self.used() {
-            let entries = self.table.from(storage, index)?;
-            tables += entries.iter().filter(|entry| entry.get() & OFFSET_MASK != 0).count() as u64;
-            index += entries.len() as u64;
-            if tables > file_clusters {
-                return Err(corrupt("L1 table", "L1 table has more entries than the file has clusters"));
-            }
+        if self.table.has_more_than(storage, file_len / header.cluster_bits().size(), is_used)? {
+            return Err(corrupt("L1 table", "L1 table has more entries than the file has clusters"));
         }
         Ok(())
     }

@@ -16,6 +16,8 @@ use crate::{Error, ErrorKind, Extent, ExtentKind, Storage};
 const STATE: u64 = 7;
 /// Bits 20 to 63: file offset of the block, a whole MiB.
 const OFFSET: u64 = !(MIB - 1);
+/// Entries in memory at a time: 64 KiB.
+const WINDOW: u64 = 8192;
 /// Length of a block of sector bitmaps in bytes.
 const BITMAP_LEN: u64 = MIB;
 
@@ -62,7 +64,7 @@ impl Walk {
         if count > regions.bat.len() / size_of::<U64>() as u64 {
             return Err(corrupt("BAT", "Block allocation table is too small for the disk"));
         }
-        let mut table = Table::<U64>::new(regions.bat.start, count);
+        let mut table = Table::<U64>::new(regions.bat.start, count, WINDOW);
         if table.end() > storage.len() {
             return Err(corrupt("BAT", "Block allocation table lies beyond the end of the file"));
         }

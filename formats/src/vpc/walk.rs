@@ -12,6 +12,9 @@ use crate::sector_bitmap::{BitOrder, SectorBitmap};
 use crate::table::Table;
 use crate::{Error, ErrorKind, Extent, ExtentKind, Storage};
 
+/// Entries in memory at a time: 64 KiB.
+const WINDOW: u64 = 16384;
+
 /// The entry of a block that is not in the file.
 const UNUSED: u32 = u32::MAX;
 
@@ -39,14 +42,14 @@ impl Walk {
         differencing: bool,
     ) -> Result<Self, Error> {
         let file_len = file_len(storage);
-        let mut table = Table::<U32>::new(header.table_offset(), header.table_entries());
+        let mut table = Table::<U32>::new(header.table_offset(), header.table_entries(), WINDOW);
         if table.end().next_multiple_of(SECTOR) > file_len {
             return Err(truncated());
         }
         let used = virtual_size.div_ceil(header.block_size());
         let highest = (file_len.checked_sub(header.stored_block_len())).map(|offset| offset / SECTOR);
         let (mut index, mut allocated) = (0, 0);
-        while index < table.count() {
+        while index < table.entries() {
             let in_hole = table.in_hole(storage, index)?;
             if in_hole > 0 {
                 if highest.is_none() {

@@ -1,6 +1,7 @@
 //! What the tests need from the host: files with holes, and the reference tools.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod cases;
 pub mod vmdk;
 
 use std::fs::File;

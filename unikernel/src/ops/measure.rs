@@ -32,7 +32,10 @@ pub fn run<S: Storage>(
             let LuksOptions { key, key_use } = LuksOptions::new(&values, "", &secrets, profile)?;
             Ok(same(luks::image_length(key, key_use, source.length()?)))
         }
-        Target::Qcow2 => qcow2(&mut source, &Qcow2Options::new(&values, &secrets, profile)?),
+        Target::Qcow2 => {
+            let options = Qcow2Options::new(&values, &secrets, profile)?;
+            qcow2(&mut source, &options, profile)
+        }
     }
 }
 
@@ -109,7 +112,7 @@ fn open_image<S: Storage>(
         let field = match image.format() {
             Format::Vpc | Format::Vhdx => "parent locator",
             Format::Vmdk => "parentFileNameHint",
-            Format::Raw | Format::Qcow2 => "backing_file_offset",
+            _ => "backing_file_offset",
         };
         return Err(reference("backing file", &backing.name, field));
     }
@@ -150,7 +153,11 @@ fn same(length: u64) -> MeasureAnswer {
     MeasureAnswer { required: length, fully_allocated: length, bitmaps: None }
 }
 
-fn qcow2<S: Storage>(source: &mut Source<S>, options: &Qcow2Options) -> Result<MeasureAnswer, ErrorRecord> {
+fn qcow2<S: Storage>(
+    source: &mut Source<S>,
+    options: &Qcow2Options,
+    profile: QemuVersion,
+) -> Result<MeasureAnswer, ErrorRecord> {
     let geometry = options.geometry;
     // The length of an existing image is not checked, only what the option `size` says beside it.
     let checked = match source {
@@ -169,6 +176,7 @@ fn qcow2<S: Storage>(source: &mut Source<S>, options: &Qcow2Options) -> Result<M
         Source::Size(_) => 0,
         // What equals the backing file need not be stored, but nobody looks.
         Source::Image(_) if options.has_backing_file => disk,
+        Source::Image(image) if !image.reports_block_status() => whole(image, geometry),
         Source::Image(image) => data(image, geometry)?,
     };
     if matches!(options.preallocation, Preallocation::Falloc | Preallocation::Full) {
@@ -178,7 +186,7 @@ fn qcow2<S: Storage>(source: &mut Source<S>, options: &Qcow2Options) -> Result<M
         options.luks.map_or(0, |luks| luks::length_in_qcow2(luks.key, luks.key_use, geometry.cluster_size()));
     let metadata = header + geometry.metadata(length);
     let bitmaps = match source {
-        Source::Image(image) if options.compat == Compat::V3 && image.supports_bitmaps() => {
+        Source::Image(image) if options.compat == Compat::V3 && has_bitmaps(image, profile) => {
             Some(bitmaps(image, geometry, length)?)
         }
         _ => None,
@@ -198,16 +206,15 @@ fn fits(geometry: Geometry, size: u64) -> bool {
 /// Bytes of the clusters of the new image that the data of `image` touches.
 fn data<S: Storage>(image: &mut Image<S>, geometry: Geometry) -> Result<u64, ErrorRecord> {
     let mut data = DataClusters::new(geometry.cluster_size());
-    let end = image.virtual_size();
-    if !image.reports_block_status() {
-        data.add(at(0), at(end));
-        return Ok(data.bytes());
-    }
+    let (end, format) = (image.virtual_size(), image.format());
     let mut offset = 0;
     while offset < end {
         let extent = image.extent_at(offset).map_err(|error| ErrorRecord {
             field: Some(error.field.to_owned()),
-            ..ErrorRecord::new(kind(error.kind), "Unable to get block status: Input/output error")
+            ..ErrorRecord::new(
+                kind(error.kind),
+                format!("Unable to get block status: {}", why(format, &error)),
+            )
         })?;
         let next = offset.saturating_add(extent.length.max(1)).min(end);
         match extent.kind {
@@ -217,6 +224,26 @@ fn data<S: Storage>(image: &mut Image<S>, geometry: Geometry) -> Result<u64, Err
         offset = next;
     }
     Ok(data.bytes())
+}
+
+/// Bytes of the clusters of the new image if all of `image` is data.
+fn whole<S: Storage>(image: &Image<S>, geometry: Geometry) -> u64 {
+    let mut data = DataClusters::new(geometry.cluster_size());
+    data.add(at(0), at(image.virtual_size()));
+    data.bytes()
+}
+
+/// The system's words for why the mapping ends.
+fn why(format: Format, error: &formats::Error) -> &'static str {
+    match (format, error.kind) {
+        (Format::Qed, formats::ErrorKind::Corrupt) => "Invalid argument",
+        _ => "Input/output error",
+    }
+}
+
+/// Whether the release knows of dirty bitmaps in images of the format.
+fn has_bitmaps<S: Storage>(image: &Image<S>, profile: QemuVersion) -> bool {
+    image.supports_bitmaps() && (image.format() != Format::Parallels || profile >= QemuVersion::V10_0)
 }
 
 /// An offset on a disk; none is past [`Length::MAX`], which every disk ends at or before.

@@ -1,0 +1,74 @@
+//! VirtualBox's VDI, version 1.1, as far as `qemu-img` reads it: blocks of 1 MiB and no parent. Field names are those
+//! of VirtualBox's `VDICore.h`; checks come in `qemu-img`'s order and in its words.
+
+mod header;
+
+use zerocopy::little_endian::U32;
+
+use crate::block_map::BlockMap;
+use crate::reader::Reader;
+use crate::run::Place;
+use crate::{Error, ErrorKind, Extent, ExtentKind, Regions, Storage};
+use header::{BLOCK_LEN, Header};
+
+pub(crate) use header::probe;
+
+/// Least entry that is no block: the block is known to be zero, the entry above it says that it never was written.
+const ENTRY_ZERO: u64 = 0xffff_fffe;
+
+/// An open VDI image.
+#[derive(Debug)]
+pub(crate) struct Vdi {
+    virtual_size: u64,
+    /// File offset of the first block in bytes.
+    offset_data: u64,
+    /// Whether all blocks were allocated at first, so that holes of the file are the disk's zeros.
+    is_static: bool,
+    map: BlockMap<U32>,
+    regions: Regions,
+}
+
+impl Vdi {
+    pub(crate) fn open<S: Storage>(storage: &mut S) -> Result<Self, Error> {
+        let header = Header::read(&mut Reader::new(storage))?;
+        let map = BlockMap::new(header.offset_blocks, header.blocks, BLOCK_LEN, header.disk_size);
+        // What is beyond the end of the file would read as zero: every block would be block 0.
+        if !map.is_inside(storage.len()) {
+            let message = "Block map lies beyond the end of the file";
+            return Err(Error::new(ErrorKind::Corrupt, "offBlocks", message));
+        }
+        Ok(Self {
+            virtual_size: header.disk_size,
+            offset_data: header.offset_data,
+            is_static: header.is_static,
+            map,
+            regions: Regions::default(),
+        })
+    }
+
+    pub(crate) fn virtual_size(&self) -> u64 {
+        self.virtual_size
+    }
+
+    /// Each entry is a step; the map lies in the file.
+    pub(crate) fn max_extents(&self) -> u64 {
+        self.map.entries()
+    }
+
+    /// `offset` is below [`virtual_size`](Self::virtual_size).
+    pub(crate) fn extent_at<S: Storage>(&mut self, storage: &mut S, offset: u64) -> Result<Extent, Error> {
+        let offset_data = self.offset_data;
+        let extent = self.map.extent_at(storage, offset, |entry| match entry {
+            ENTRY_ZERO.. => Place::Zero,
+            // 2^32 blocks of 2^20 bytes.
+            block => Place::Data(offset_data + block * BLOCK_LEN),
+        })?;
+        let ExtentKind::Data { offset: host } = extent.kind else { return Ok(extent) };
+        if !self.is_static {
+            return Ok(extent);
+        }
+        let run = self.regions.at(storage, host, extent.length)?;
+        let kind = if run.zero { ExtentKind::Zero { offset: Some(host) } } else { extent.kind };
+        Ok(Extent::own(offset, run.length, kind))
+    }
+}
