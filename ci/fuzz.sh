@@ -55,6 +55,36 @@ image_seed backing cluster_size=512,backing_file=base,backing_fmt=raw 16k 2>/dev
 "${QEMU_IMG:-qemu-img}" bitmap --add -g 512 "$logs/image" two
 printf 'aaaaaaaahhhhhhhh' | cat "$logs/image" - | seed map_qcow2 snapshot-and-bitmap
 
+# Images of other formats, and the files they name, for what that is worth: TARGET FORMAT NAME OPTIONS SIZE COMMAND...
+other_seed() {
+    local target=$1 format=$2 name=$3 options=$4 size=$5 command
+    shift 5
+    "${QEMU_IMG:-qemu-img}" create -q -f "$format" -o "$options" "$logs/image" "$size"
+    for command in "$@"; do
+        "${QEMU_IO:-qemu-io}" -f "$format" -c "$command" "$logs/image" >/dev/null
+    done
+    printf 'aaaaaaaahhhhhhhh' | cat "$logs/image" - | seed "$target" "$name"
+    rm -f "$logs"/image*
+}
+
+other_seed map_vpc vpc empty subformat=dynamic 1M
+other_seed map_vpc vpc exact force_size=on 9M
+other_seed map_vpc vpc fixed subformat=fixed,force_size=on 64k
+other_seed map_vmdk vmdk empty subformat=monolithicSparse 64k
+other_seed map_vmdk vmdk sparse zeroed_grain=on 1M 'write 0 512'
+other_seed map_vmdk vmdk stream subformat=streamOptimized 1M
+other_seed map_vmdk vmdk flat subformat=monolithicFlat 64k
+other_seed map_vmdk vmdk split subformat=twoGbMaxExtentSparse 5G
+other_seed map_others vdi vdi static=off 3M 'write 1M 1k'
+other_seed map_others qcow qcow encryption=off 64k 'write 4k 1k'
+other_seed map_others qed qed cluster_size=4k,table_size=2 64k 'write 4k 1k'
+other_seed map_others parallels parallels cluster_size=64k 256k 'write 64k 1k'
+# A VHDX is megabytes of nothing: the target puts the places where something is back to where they were.
+"${QEMU_IMG:-qemu-img}" create -q -f vhdx -o block_size=1M "$logs/image" 2M
+for place in 0 64 128 192 256 1024 1028 1032 2048 3072 3136 4096; do
+    dd if="$logs/image" bs=1k skip=$place count=4 status=none
+done | seed map_vhdx empty
+
 printf 'some dataaaaaaaaahhhhhhhh' | seed map_raw plain
 result='{"record":"result","request_id":1,"answer":{"measure":{"required":1,"fully-allocated":2}}}'
 printf '%s\n\7' "$result" | seed records result
@@ -74,7 +104,7 @@ mapfile -t targets < <(if [ $# -gt 0 ]; then printf '%s\n' "$@"; else cargo +nig
 # Runs TARGET for a while.
 run() {
     local length=4096 artifacts=$PWD/ci/fuzz/artifacts/$1/
-    [ "$1" != map_qcow2 ] || length=131072
+    [[ $1 != map_* ]] || length=131072
     mkdir -p "$corpus/$1" "$artifacts"
     "$built/$1" "$corpus/$1" -artifact_prefix="$artifacts" -max_total_time="$seconds" -max_len="$length" -timeout=20 \
         -rss_limit_mb=2048 -print_final_stats=1 >"$logs/$1" 2>&1

@@ -146,6 +146,31 @@ image full.raw raw 8M preallocation=full
 image zeros.raw raw 8M preallocation=full 'copy never'
 image cut.raw raw 16M '' 'data 0 16777216' 'length 5000000'
 
+# --- VHD, VHDX and VMDK, each in one file
+for size in 0 1M 100M 3000M; do
+    image "size-$size.vpc" vpc "$size" ''
+    image "size-$size-exact.vpc" vpc "$size" force_size=on
+done
+image dynamic.vpc vpc 64M '' 'write 0 3M' 'write 20M 64k' 'write -z 30M 1M' 'write 63M 512'
+image dynamic-1T.vpc vpc 1T force_size=on 'write 500G 3M'
+image fixed.vpc vpc 8M subformat=fixed 'write 1M 1M'
+image fixed-empty.vpc vpc 8M subformat=fixed,force_size=on
+for size in 1M 100M 5G; do
+    image "size-$size.vhdx" vhdx "$size" ''
+done
+for block in 1M 8M 64M; do
+    image "block-$block.vhdx" vhdx 256M "block_size=$block" 'write 0 3M' 'write 200M 64k' 'write -z 100M 2M'
+done
+image fixed.vhdx vhdx 8M subformat=fixed 'write 1M 1M'
+for size in 0 64k 1M 100M 5G; do
+    image "size-$size.vmdk" vmdk "$size" ''
+done
+image sparse.vmdk vmdk 64M '' 'write 0 3M' 'write 20M 64k' 'write -z 30M 1M' 'write 65535k 512'
+image sparse-1T.vmdk vmdk 1T '' 'write 500G 3M'
+image sparse-zeroed.vmdk vmdk 64M zeroed_grain=on 'write 0 3M' 'write -z 1M 1M' 'write -z 30M 1M'
+image stream.vmdk vmdk 64M '' 'write 0 3M' 'write 20M 64k' 'convert -o subformat=streamOptimized'
+image stream-empty.vmdk vmdk 64M '' 'convert -o subformat=streamOptimized'
+
 # --- random ones: sizes, options and writes by a fixed sequence
 for number in {1..40}; do
     below 13; cluster=${clusters[random]}

@@ -2,6 +2,9 @@
 
 use formats::{ExtentKind, Image, Region, Storage, StorageError};
 
+/// More steps than a fuzzer has time for: a walk that is this long may be longer.
+const PATIENCE: u64 = 1 << 20;
+
 /// Bytes at the end of a fuzzer's input that make up the lies.
 const LIES: usize = 16;
 
@@ -24,6 +27,11 @@ impl<'a> Liar<'a> {
         };
         let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|index| lies[at + index]));
         Self { bytes, allocated: word(0), holes: word(8) }
+    }
+
+    /// A file that tells the truth: all of it is stored.
+    pub fn whole(bytes: &'a [u8]) -> Self {
+        Self { bytes, allocated: bytes.len() as u64, holes: 0 }
     }
 
     /// Number of stripes.
@@ -58,6 +66,7 @@ pub fn walk(image: &mut Image<Liar>) {
     let (size, stripes) = (image.virtual_size(), image.storage().stripes());
     // A stripe can cut each run of the mapping once more.
     let most = image.max_extents().saturating_mul(stripes + 1);
+    let references = image.references().len();
     let (mut offset, mut steps) = (0, 0);
     while offset < size {
         let Ok(extent) = image.extent_at(offset) else { break };
@@ -66,7 +75,15 @@ pub fn walk(image: &mut Image<Liar>) {
         if let ExtentKind::Data { offset: at } | ExtentKind::Zero { offset: Some(at) } = extent.kind {
             assert!(at.checked_add(extent.length).is_some(), "file offsets do not wrap");
         }
+        assert!(
+            extent.file.reference().is_none_or(|index| index < references),
+            "an extent is in one of the image's files"
+        );
+        let _ = image.stream(&extent);
         steps += 1;
+        if steps == PATIENCE {
+            break;
+        }
         assert!(steps <= most, "a walk over {} bytes of file ends", image.storage().len());
         offset += extent.length;
     }
