@@ -12,11 +12,11 @@ fuzz_target!(|bytes: &[u8]| {
         payload_is_read(payload);
     }
     payload_is_read(bytes);
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        if let Some(word) = Handover::parse(text) {
-            let again = word.to_string();
-            assert_eq!(Handover::parse(&again), Some(word));
-        }
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Some(word) = Handover::parse(text)
+    {
+        let again = word.to_string();
+        assert_eq!(Handover::parse(&again), Some(word));
     }
 });
 

@@ -43,17 +43,17 @@ fuzz_target!(|input: Input| {
         end = start.saturating_add(length).min(size.bytes());
         let before = data.bytes();
         data.add(Length::new(start).expect("inside"), Length::new(end).expect("inside"));
-        assert!(data.bytes() >= before && data.bytes() % cluster_size.bytes() == 0);
+        assert!(data.bytes() >= before && data.bytes().is_multiple_of(cluster_size.bytes()));
         assert!(data.bytes() - before >= (end - start).saturating_sub(2 * cluster_size.bytes()));
         assert!(data.bytes() <= disk, "data takes no more than the disk");
     }
 
     let mut space = BitmapSpace::new(cluster_size);
     for (bits, name) in input.bitmaps {
-        if let Some(granularity) = Granularity::from_bits(bits.into()) {
-            if space.add(size, granularity, name).is_err() {
-                break;
-            }
+        if let Some(granularity) = Granularity::from_bits(bits.into())
+            && space.add(size, granularity, name).is_err()
+        {
+            break;
         }
     }
     if let Ok(bytes) = space.bytes() {

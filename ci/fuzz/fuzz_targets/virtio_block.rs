@@ -31,8 +31,8 @@ fuzz_target!(|input: (bool, Vec<Deed>)| {
         let Some(header) = request.header else { return };
         let total: u64 = request.buffers.iter().map(|&(_, length, _)| u64::from(length)).sum();
         let disk = (LENGTH as u64).div_ceil(512);
-        let inside =
-            total % 512 == 0 && header.sector().checked_add(total / 512).is_some_and(|end| end <= disk);
+        let inside = total.is_multiple_of(512)
+            && header.sector().checked_add(total / 512).is_some_and(|end| end <= disk);
         match (header.kind(), request.status) {
             (IN, OK) => {
                 assert!(inside, "{header:?} is not on the disk");
