@@ -1,6 +1,6 @@
 //! The formats by name, and telling one from another by the first bytes of a file.
 
-use crate::{Error, Storage, luks, parallels, qcow, qcow2, qed, vdi};
+use crate::{Error, Storage, bochs, cloop, luks, parallels, qcow, qcow2, qed, vdi};
 
 /// Bytes of a file that [`probe`] looks at.
 const PROBE_LEN: usize = 512;
@@ -22,12 +22,25 @@ pub enum Format {
     Parallels,
     /// An encrypted disk, version 1 of the format.
     Luks,
+    /// A growing disk of Bochs.
+    Bochs,
+    /// A compressed loop device.
+    Cloop,
 }
 
 impl Format {
     /// Every format, in the order in which [`probe`] prefers them.
-    pub const ALL: [Self; 7] =
-        [Self::Qcow2, Self::Qcow, Self::Qed, Self::Vdi, Self::Parallels, Self::Luks, Self::Raw];
+    pub const ALL: [Self; 9] = [
+        Self::Qcow2,
+        Self::Qcow,
+        Self::Qed,
+        Self::Vdi,
+        Self::Parallels,
+        Self::Luks,
+        Self::Bochs,
+        Self::Cloop,
+        Self::Raw,
+    ];
 
     /// The name by which `qemu-img` knows the format.
     pub const fn name(self) -> &'static str {
@@ -39,6 +52,8 @@ impl Format {
             Self::Vdi => "vdi",
             Self::Parallels => "parallels",
             Self::Luks => "luks",
+            Self::Bochs => "bochs",
+            Self::Cloop => "cloop",
         }
     }
 
@@ -52,13 +67,15 @@ impl Format {
 type Probe = fn(&[u8]) -> bool;
 
 /// The formats that have a signature, in `qemu-img`'s order where a file may have two.
-const SIGNATURES: [(Format, Probe); 6] = [
+const SIGNATURES: [(Format, Probe); 8] = [
     (Format::Qcow2, qcow2::probe),
     (Format::Qcow, qcow::probe),
     (Format::Qed, qed::probe),
     (Format::Vdi, vdi::probe),
     (Format::Parallels, parallels::probe),
     (Format::Luks, luks::probe),
+    (Format::Bochs, bochs::probe),
+    (Format::Cloop, cloop::probe),
 ];
 
 /// The format that the start of the file shows. Without any signature it is [`Format::Raw`]: so is an empty file.

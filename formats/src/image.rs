@@ -3,6 +3,8 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use crate::bochs::Bochs;
+use crate::cloop::Cloop;
 use crate::luks::Luks;
 use crate::parallels::Parallels;
 use crate::qcow::Qcow;
@@ -51,6 +53,8 @@ enum Driver {
     Vdi(Box<Vdi>),
     Parallels(Box<Parallels>),
     Luks(Luks),
+    Bochs(Box<Bochs>),
+    Cloop(Box<Cloop>),
 }
 
 impl<S: Storage> Image<S> {
@@ -82,6 +86,8 @@ impl<S: Storage> Image<S> {
             Format::Vdi => Driver::Vdi(Box::new(Vdi::open(&mut storage)?)),
             Format::Parallels => Driver::Parallels(Box::new(Parallels::open(&mut storage)?)),
             Format::Luks => Driver::Luks(Luks::open(&mut storage, access)?),
+            Format::Bochs => Driver::Bochs(Box::new(Bochs::open(&mut storage)?)),
+            Format::Cloop => Driver::Cloop(Box::new(Cloop::open(&mut storage)?)),
         };
         Ok(Self { storage, driver })
     }
@@ -96,6 +102,8 @@ impl<S: Storage> Image<S> {
             Driver::Vdi(_) => Format::Vdi,
             Driver::Parallels(_) => Format::Parallels,
             Driver::Luks(_) => Format::Luks,
+            Driver::Bochs(_) => Format::Bochs,
+            Driver::Cloop(_) => Format::Cloop,
         }
     }
 
@@ -109,6 +117,8 @@ impl<S: Storage> Image<S> {
             Driver::Vdi(vdi) => vdi.virtual_size(),
             Driver::Parallels(parallels) => parallels.virtual_size(),
             Driver::Luks(luks) => luks.virtual_size(),
+            Driver::Bochs(bochs) => bochs.virtual_size(),
+            Driver::Cloop(cloop) => cloop.virtual_size(),
         }
     }
 
@@ -132,6 +142,8 @@ impl<S: Storage> Image<S> {
             Driver::Vdi(vdi) => vdi.extent_at(&mut self.storage, offset),
             Driver::Parallels(parallels) => parallels.extent_at(&mut self.storage, offset),
             Driver::Luks(luks) => Ok(luks.extent_at(offset)),
+            Driver::Bochs(bochs) => bochs.extent_at(&mut self.storage, offset),
+            Driver::Cloop(cloop) => cloop.extent_at(&mut self.storage, offset),
         }
     }
 
@@ -146,13 +158,15 @@ impl<S: Storage> Image<S> {
             Driver::Vdi(vdi) => vdi.max_extents(),
             Driver::Parallels(parallels) => parallels.max_extents(),
             Driver::Luks(_) => 1,
+            Driver::Bochs(bochs) => bochs.max_extents(self.storage.len()),
+            Driver::Cloop(cloop) => cloop.max_extents(),
         }
     }
 
     /// Whether `qemu-img` tells data from zeros in this format; where it does not, all is data to it, be it
     /// [`Zero`](crate::ExtentKind::Zero) here or not.
     pub fn status_known(&self) -> bool {
-        !matches!(self.driver, Driver::Luks(_))
+        !matches!(self.driver, Driver::Luks(_) | Driver::Bochs(_) | Driver::Cloop(_))
     }
 
     /// The image that decides where this one is unallocated.
