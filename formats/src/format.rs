@@ -29,7 +29,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Every format, in the order in which [`probe`] prefers them.
+    /// Every format.
     pub const ALL: [Self; 9] = [
         Self::Qcow2,
         Self::Qcow,
@@ -68,11 +68,11 @@ type Probe = fn(&[u8]) -> bool;
 
 /// The formats that have a signature, in `qemu-img`'s order where a file may have two.
 const SIGNATURES: [(Format, Probe); 8] = [
-    (Format::Qcow2, qcow2::probe),
-    (Format::Qcow, qcow::probe),
+    (Format::Parallels, parallels::probe),
     (Format::Qed, qed::probe),
     (Format::Vdi, vdi::probe),
-    (Format::Parallels, parallels::probe),
+    (Format::Qcow2, qcow2::probe),
+    (Format::Qcow, qcow::probe),
     (Format::Luks, luks::probe),
     (Format::Bochs, bochs::probe),
     (Format::Cloop, cloop::probe),
