@@ -1,6 +1,6 @@
 //! The formats by name, and telling one from another by the first bytes of a file.
 
-use crate::{Error, Storage, luks, parallels, qcow, qcow2, qed, vdi, vhdx, vmdk, vpc};
+use crate::{Error, Storage, bochs, cloop, luks, parallels, qcow, qcow2, qed, vdi, vhdx, vmdk, vpc};
 
 /// Bytes of a file that [`probe`] looks at, as many as QEMU does.
 const PROBE_LEN: usize = 512;
@@ -28,11 +28,15 @@ pub enum Format {
     Parallels,
     /// An encrypted disk, version 1 of the format.
     Luks,
+    /// A growing disk of Bochs.
+    Bochs,
+    /// A compressed loop device.
+    Cloop,
 }
 
 impl Format {
-    /// Every format, in the order in which [`probe`] prefers them.
-    pub const ALL: [Self; 10] = [
+    /// Every format.
+    pub const ALL: [Self; 12] = [
         Self::Qcow2,
         Self::Qcow,
         Self::Qed,
@@ -42,6 +46,8 @@ impl Format {
         Self::Vhdx,
         Self::Parallels,
         Self::Luks,
+        Self::Bochs,
+        Self::Cloop,
         Self::Raw,
     ];
 
@@ -58,6 +64,8 @@ impl Format {
             Self::Vdi => "vdi",
             Self::Parallels => "parallels",
             Self::Luks => "luks",
+            Self::Bochs => "bochs",
+            Self::Cloop => "cloop",
         }
     }
 
@@ -71,15 +79,17 @@ impl Format {
 type Probe = fn(&[u8]) -> bool;
 
 /// The formats that have a signature, in `qemu-img`'s order where a file may have two.
-const SIGNATURES: [(Format, Probe); 9] = [
-    (Format::Qcow2, qcow2::probe),
-    (Format::Qcow, qcow::probe),
-    (Format::Qed, qed::probe),
-    (Format::Vmdk, vmdk::probe),
-    (Format::Vdi, vdi::probe),
-    (Format::Vpc, vpc::probe),
-    (Format::Vhdx, vhdx::probe),
+const SIGNATURES: [(Format, Probe); 11] = [
     (Format::Parallels, parallels::probe),
+    (Format::Qed, qed::probe),
+    (Format::Bochs, bochs::probe),
+    (Format::Cloop, cloop::probe),
+    (Format::Vdi, vdi::probe),
+    (Format::Qcow, qcow::probe),
+    (Format::Vpc, vpc::probe),
+    (Format::Vmdk, vmdk::probe),
+    (Format::Vhdx, vhdx::probe),
+    (Format::Qcow2, qcow2::probe),
     (Format::Luks, luks::probe),
 ];
 

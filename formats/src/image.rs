@@ -4,6 +4,8 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
+use crate::bochs::Bochs;
+use crate::cloop::Cloop;
 use crate::files::Files;
 use crate::luks::Luks;
 use crate::parallels::Parallels;
@@ -60,6 +62,8 @@ enum Driver {
     Vdi(Box<Vdi>),
     Parallels(Box<Parallels>),
     Luks(Luks),
+    Bochs(Box<Bochs>),
+    Cloop(Box<Cloop>),
 }
 
 impl<S: Storage> Image<S> {
@@ -91,6 +95,8 @@ impl<S: Storage> Image<S> {
             Format::Vdi => Driver::Vdi(Box::new(Vdi::open(&mut storage)?)),
             Format::Parallels => Driver::Parallels(Box::new(Parallels::open(&mut storage)?)),
             Format::Luks => Driver::Luks(Luks::open(&mut storage, access)?),
+            Format::Bochs => Driver::Bochs(Box::new(Bochs::open(&mut storage)?)),
+            Format::Cloop => Driver::Cloop(Box::new(Cloop::open(&mut storage)?)),
         };
         Ok(Self { storage, attached: Vec::new(), driver })
     }
@@ -108,6 +114,8 @@ impl<S: Storage> Image<S> {
             Driver::Vdi(_) => Format::Vdi,
             Driver::Parallels(_) => Format::Parallels,
             Driver::Luks(_) => Format::Luks,
+            Driver::Bochs(_) => Format::Bochs,
+            Driver::Cloop(_) => Format::Cloop,
         }
     }
 
@@ -151,6 +159,8 @@ impl<S: Storage> Image<S> {
             Driver::Vdi(vdi) => vdi.virtual_size(),
             Driver::Parallels(parallels) => parallels.virtual_size(),
             Driver::Luks(luks) => luks.virtual_size(),
+            Driver::Bochs(bochs) => bochs.virtual_size(),
+            Driver::Cloop(cloop) => cloop.virtual_size(),
         }
     }
 
@@ -180,6 +190,8 @@ impl<S: Storage> Image<S> {
             Driver::Vdi(vdi) => vdi.extent_at(&mut self.storage, offset),
             Driver::Parallels(parallels) => parallels.extent_at(&mut self.storage, offset),
             Driver::Luks(luks) => Ok(luks.extent_at(offset)),
+            Driver::Bochs(bochs) => bochs.extent_at(&mut self.storage, offset),
+            Driver::Cloop(cloop) => cloop.extent_at(&mut self.storage, offset),
         }
     }
 
@@ -218,6 +230,8 @@ impl<S: Storage> Image<S> {
             Driver::Vdi(vdi) => vdi.max_extents(),
             Driver::Parallels(parallels) => parallels.max_extents(),
             Driver::Luks(_) => 1,
+            Driver::Bochs(bochs) => bochs.max_extents(self.storage.len()),
+            Driver::Cloop(cloop) => cloop.max_extents(),
         }
     }
 
@@ -298,7 +312,7 @@ impl<S: Storage> Image<S> {
     /// Whether `qemu-img` asks images of this format which parts of the disk are data. Of the others it counts the
     /// whole disk as data in `measure` and shows it so in `map`, though this mapping knows better.
     pub fn reports_block_status(&self) -> bool {
-        !matches!(self.driver, Driver::Vhdx(_) | Driver::Luks(_))
+        !matches!(self.driver, Driver::Vhdx(_) | Driver::Luks(_) | Driver::Bochs(_) | Driver::Cloop(_))
     }
 
     /// Whether holes of an external [`data_file`](Self::data_file) are to be told apart by the caller, as

@@ -9,6 +9,8 @@
 extern crate alloc;
 
 mod block_map;
+mod bochs;
+mod cloop;
 mod error;
 mod extent;
 mod files;

@@ -3,10 +3,10 @@
 mod support;
 
 use formats::ErrorKind::{InvalidFormat, Limit};
-use formats::{Format, Image};
+use formats::{Error, Format, Image};
 use support::cases::Expect::{Read, Refused, RefusedOtherwise};
-use support::cases::{Order, Patch, check, check_file, create_as, flips};
-use support::{FileStorage, Random, qemu_io};
+use support::cases::{Order, Patch, check, check_file, complaint, create_as, flips, open_and_walk, patched};
+use support::{FileStorage, Random, qemu_img, qemu_io, text};
 
 const VERSION: (usize, usize) = (16, 4);
 const TRACKS: (usize, usize) = (28, 4);
@@ -66,7 +66,6 @@ fn fields_of_the_header() {
     let sectors = Refused(Limit, "nb_sectors", too_long);
     let wrong = "Wrong parallels Format Extension magic: 0x0, expected: 0xab234cef23dcea87";
     let extension = Refused(InvalidFormat, "format extension", wrong);
-    let far = Refused(InvalidFormat, "ext_off", "Invalid image: Too big offset");
     check(
         Format::Parallels,
         &sample(),
@@ -112,9 +111,6 @@ fn fields_of_the_header() {
             (&[(52, 4, 7)], Read),
             (&[set(EXT_OFF, 1)], extension),
             (&[set(EXT_OFF, 1 << 53)], extension),
-            (&[set(EXT_OFF, (1 << 54) - 1)], far),
-            (&[set(EXT_OFF, 1 << 54)], far),
-            (&[set(EXT_OFF, 1 << 63)], far),
             // An entry past the end of the file, the same one twice, a run.
             (&[(BAT, 4, 0x1000)], Read),
             (&[(BAT, 4, u32::MAX.into())], Read),
@@ -124,6 +120,20 @@ fn fields_of_the_header() {
     );
 }
 
+/// The words for it differ among releases of `qemu-img`.
+#[test]
+fn an_extension_too_far_off() {
+    let base = sample();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("far.hds");
+    for ext_off in [(1 << 54) - 1, 1 << 54, 1 << 63] {
+        std::fs::write(&path, patched(&base, Order::Little, &[set(EXT_OFF, ext_off)])).unwrap();
+        let error = open_and_walk(Format::Parallels, &path).unwrap_err();
+        assert_eq!(error, Error::new(InvalidFormat, "ext_off", "Invalid image: Too big offset"));
+        assert!(!qemu_img(&["info", "-f", "parallels", text(&path)]).status.success());
+    }
+}
+
 /// The checksum and the bitmaps in a format extension are not looked at; `qemu-img` refuses an image over them.
 #[test]
 fn a_format_extension_is_passed_over() {
@@ -131,10 +141,10 @@ fn a_format_extension_is_passed_over() {
     let patches = [set(EXT_OFF, 8), (4096, 8, 0xab23_4cef_23dc_ea87)];
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("extension.hds");
-    std::fs::write(&path, support::cases::patched(&base, Order::Little, &patches)).unwrap();
-    assert!(support::cases::open_and_walk(Format::Parallels, &path).is_ok());
+    std::fs::write(&path, patched(&base, Order::Little, &patches)).unwrap();
+    assert!(open_and_walk(Format::Parallels, &path).is_ok());
     let theirs = "Wrong checksum in Format Extension header. Format extension is corrupted.";
-    assert_eq!(support::cases::complaint(Format::Parallels, &path).as_deref(), Some(theirs));
+    assert_eq!(complaint(Format::Parallels, &path).as_deref(), Some(theirs));
 }
 
 #[test]

@@ -3,10 +3,10 @@
 mod support;
 
 use formats::ErrorKind::{Corrupt, InvalidFormat, Limit, Unsupported};
-use formats::Format;
+use formats::{Format, Image, probe};
 use support::cases::Expect::{Read, Refused, RefusedOtherwise};
 use support::cases::{Order, Patch, check, check_file, create_as, flips};
-use support::qemu_io;
+use support::{FileStorage, qemu_img, qemu_io, text};
 
 // Fields of the header: offset and length in bytes.
 const fn signature(value: u64) -> Patch {
@@ -65,6 +65,30 @@ fn the_map_is_that_of_qemu_img() {
             qemu_io("vdi", &path, &["write -P 1 5M 3000", "write -P 2 19M 1M"]);
             check_file(Format::Vdi, &path, Read, size);
         }
+    }
+}
+
+/// A VDI image begins with any text: with another format's signature, too.
+#[test]
+fn a_file_with_two_signatures_is_what_it_is_to_qemu_img() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("both");
+    for (start, format, field, message) in [
+        (&b"QFI\xfb\0\0\0\x03"[..], Format::Vdi, "u32Version", "unsupported VDI image (version 0.0)"),
+        (b"QFI\xfb\0\0\0\x01", Format::Vdi, "u32Version", "unsupported VDI image (version 0.0)"),
+        (b"LUKS\xba\xbe\0\x01", Format::Vdi, "u32Version", "unsupported VDI image (version 0.0)"),
+        (b"QED\0", Format::Qed, "cluster_size", "QED cluster size is invalid"),
+        (b"WithouFreSpacExt\x02\0\0\0", Format::Parallels, "tracks", "Invalid image: Zero sectors per track"),
+    ] {
+        let mut bytes = vec![0; 4096];
+        bytes[..start.len()].copy_from_slice(start);
+        bytes[0x40..0x44].copy_from_slice(&0xbeda_107fu32.to_le_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(probe(&mut FileStorage::open(&path)), Ok(format));
+        let error = Image::open(FileStorage::open(&path), None).err().unwrap();
+        assert_eq!((error.field, error.message.as_str()), (field, message));
+        let theirs = String::from_utf8(qemu_img(&["measure", "-O", "raw", text(&path)]).stderr).unwrap();
+        assert_eq!(theirs, format!("qemu-img: Could not open '{}': {message}\n", text(&path)));
     }
 }
 

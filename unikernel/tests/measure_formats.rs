@@ -222,3 +222,35 @@ fn a_broken_table_is_an_error_of_the_format() {
         compare(&path, format, profile);
     }
 }
+
+/// `qemu-img` knows no zeros in these.
+#[test]
+fn where_the_status_is_not_known_all_is_data() {
+    let (directory, profile) = (Directory::new("unknown"), profile());
+    let mut bochs = vec![0; 512];
+    for (at, field) in [
+        (0, &b"Bochs Virtual HD Image"[..]),
+        (32, b"Redolog"),
+        (48, b"Growing"),
+        (64, &0x2_0000_u32.to_le_bytes()),
+        (68, &512_u32.to_le_bytes()),
+        (72, &64_u32.to_le_bytes()),
+        (76, &1_u32.to_le_bytes()),
+        (80, &0x1_0000_u32.to_le_bytes()),
+        (88, &0x2_0200_u32.to_le_bytes()),
+    ] {
+        bochs[at..at + field.len()].copy_from_slice(field);
+    }
+    bochs.resize(512 + 256, 0xff);
+    let mut cloop =
+        b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n".to_vec();
+    cloop.resize(128, 0);
+    cloop.extend(0x1_0200_u32.to_be_bytes());
+    cloop.extend(5_u32.to_be_bytes());
+    cloop.resize(cloop.len() + 48, 0);
+    for (format, bytes) in [("bochs", bochs), ("cloop", cloop)] {
+        let path = directory.0.join(format);
+        fs::write(&path, bytes).unwrap();
+        compare(&path, format, profile);
+    }
+}

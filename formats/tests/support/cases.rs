@@ -22,6 +22,8 @@ pub enum Order {
 pub enum Expect {
     /// It is read, and the map is `qemu-img`'s.
     Read,
+    /// It is read, and so it is by `qemu-img`, whose map says nothing.
+    ReadUnmapped,
     /// It is refused for this field, in `qemu-img`'s words.
     Refused(ErrorKind, &'static str, &'static str),
     /// It is refused for this field in words of our own; `qemu-img` has these, or none.
@@ -90,6 +92,10 @@ pub fn check_file(format: Format, path: &Path, expected: Expect, what: &str) {
         Expect::Read => {
             assert_eq!(theirs, None, "{what}");
             assert_eq!(found, Ok(qemu_map(format.name(), path)), "{what}");
+        }
+        Expect::ReadUnmapped => {
+            assert_eq!(theirs, None, "{what}");
+            assert_eq!(found.err(), None, "{what}");
         }
         Expect::Refused(kind, field, message) => {
             assert_eq!(found, Err(Error::new(kind, field, message)), "{what}");
