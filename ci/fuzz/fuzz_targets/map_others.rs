@@ -6,7 +6,15 @@ use instar_fuzz::storage::{Liar, walk};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    for format in [Format::Vdi, Format::Qcow, Format::Qed, Format::Parallels, Format::Luks] {
+    for format in [
+        Format::Vdi,
+        Format::Qcow,
+        Format::Qed,
+        Format::Parallels,
+        Format::Luks,
+        Format::Bochs,
+        Format::Cloop,
+    ] {
         if let Ok(mut image) = Image::open(Liar::new(input), Some(format)) {
             walk(&mut image);
         }
