@@ -1,7 +1,7 @@
 //! VMDK: a disk in one sparse file, or in files that a descriptor names. Section names in comments are those of VMware's
 //! "Virtual Disk Format 5.0"; checks come in `qemu-img`'s order and in its words where it has some.
 //!
-//! No file is opened here: [`Vmdk::references`] names those that are needed, and a name inside a file that was handed
+//! No file is opened here: `Image::references` names those that are needed, and a name inside a file that was handed
 //! in is never looked at, so that there is no recursion.
 
 mod cowd;
