@@ -10,10 +10,12 @@ extern crate alloc;
 pub mod boot;
 #[cfg(feature = "guest")]
 mod disk;
+pub mod files;
 pub mod ops;
 mod options;
 #[cfg(feature = "guest")]
 mod serve;
+mod source;
 
 #[cfg(feature = "guest")]
 pub use serve::{read_command, serve};

@@ -4,12 +4,15 @@ use alloc::{format, vec, vec::Vec};
 
 use drivers::Block;
 use protocol::{
-    Answer, CommandHeader, ErrorKind, ErrorRecord, FileFacts, HEADER_LENGTH, MeasureRequest, Op, Record,
+    Answer, CommandHeader, ErrorKind, ErrorRecord, FileFacts, HEADER_LENGTH, MeasureRequest, Need, Op,
+    Record, Reply,
 };
+use serde::Deserialize;
 
 use crate::{
     boot::{self, BootInfo, Disks},
     disk::{Disk, Extents},
+    files::Files,
     ops,
 };
 
@@ -41,28 +44,59 @@ pub fn read_command() -> Result<(CommandHeader, Vec<u8>), ErrorRecord> {
 
 fn answer(header: &CommandHeader, payload: &[u8], disks: &mut Disks) -> Record {
     let request_id = header.request_id;
-    match dispatch(header.op, payload, disks) {
+    let mut files = Attached { disks, request_id };
+    match dispatch(header.op, payload, &mut files) {
         Ok(answer) => Record::Result { request_id, answer },
         Err(error) => Record::Error { request_id, error },
     }
 }
 
-fn dispatch(op: Op, payload: &[u8], disks: &mut Disks) -> Result<Answer, ErrorRecord> {
+fn dispatch(op: Op, payload: &[u8], files: &mut Attached) -> Result<Answer, ErrorRecord> {
     match op {
         Op::Measure => {
-            let request: MeasureRequest = serde_json::from_slice(payload)
-                .map_err(|error| ErrorRecord::new(ErrorKind::Usage, format!("command payload: {error}")))?;
-            ops::measure::run(&request, |file| open(disks, file)).map(Answer::Measure)
+            let request: MeasureRequest = parse(payload)?;
+            ops::measure::run(&request, files).map(Answer::Measure)
         }
+        Op::Reply => Err(ErrorRecord::new(ErrorKind::Usage, "a reply to nothing")),
     }
 }
 
-fn take(disks: &mut Disks, serial: &str) -> Result<Block, ErrorRecord> {
-    disks.take(serial).ok_or_else(|| ErrorRecord::new(ErrorKind::Io, format!("no disk '{serial}'")))
+fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, ErrorRecord> {
+    serde_json::from_slice(payload)
+        .map_err(|error| ErrorRecord::new(ErrorKind::Usage, format!("command payload: {error}")))
 }
 
-fn open(disks: &mut Disks, file: &FileFacts) -> Result<Disk, ErrorRecord> {
-    let block = take(disks, &file.disk)?;
-    let extents = Extents::new(&file.extents, |serial| take(disks, serial))?;
-    Ok(Disk::new(block, file.length, file.allocated, extents))
+/// The disks of the machine as the files of one command.
+struct Attached<'a> {
+    disks: &'a mut Disks,
+    request_id: u64,
+}
+
+impl Attached<'_> {
+    fn take(&mut self, serial: &str) -> Result<Block, ErrorRecord> {
+        self.disks.take(serial).ok_or_else(|| ErrorRecord::new(ErrorKind::Io, format!("no disk '{serial}'")))
+    }
+}
+
+impl Files for Attached<'_> {
+    type Storage = Disk;
+
+    fn open(&mut self, facts: &FileFacts) -> Result<Disk, ErrorRecord> {
+        let block = self.take(&facts.disk)?;
+        let extents = Extents::new(&facts.extents, |serial| self.take(serial))?;
+        Ok(Disk::new(block, facts.length, facts.allocated, extents))
+    }
+
+    fn need(&mut self, need: &Need) -> Result<FileFacts, ErrorRecord> {
+        let record = Record::Need { request_id: self.request_id, need: need.clone() };
+        boot::console(|console| console.write(&record.to_line()));
+        let (header, payload) = read_command()?;
+        if header.op != Op::Reply || header.request_id != self.request_id {
+            return Err(ErrorRecord::new(ErrorKind::Usage, "a command in place of a reply"));
+        }
+        match parse(&payload)? {
+            Reply::File(facts) => Ok(facts),
+            Reply::Refused(error) => Err(error),
+        }
+    }
 }

@@ -12,10 +12,11 @@ use std::{
 
 use formats::{Region, Storage, StorageError};
 use protocol::{
-    ErrorRecord, ExtentMap, FileFacts, MeasureAnswer, MeasureRequest, MeasureSubject, QemuVersion,
+    ErrorRecord, ExtentMap, FileFacts, ImageSource, MeasureAnswer, MeasureRequest, MeasureSubject,
+    QemuVersion,
 };
 use rustix::fs::{SeekFrom, seek};
-use unikernel::ops::measure;
+use unikernel::{files::Standalone, ops::measure};
 
 struct Disk(File);
 
@@ -122,11 +123,14 @@ fn answer(
         target_format: target.into(),
         options: (!options.is_empty()).then(|| options.into()),
         secrets: vec![],
-        subject: MeasureSubject::Image { file, format: format.map(Into::into), snapshot: None },
+        subject: MeasureSubject::Image {
+            source: Box::new(ImageSource::new(file, format.map(Into::into))),
+            snapshot: None,
+        },
     };
     let open = |_: &FileFacts| -> Result<Disk, ErrorRecord> { Ok(Disk(File::open(path).unwrap())) };
     let MeasureAnswer { required, fully_allocated, bitmaps } =
-        measure::run(&request, open).map_err(|error| error.message)?;
+        measure::run(&request, &mut Standalone(open)).map_err(|error| error.message)?;
     let bitmaps = bitmaps.map_or(String::new(), |bitmaps| format!("bitmaps size: {bitmaps}\n"));
     Ok(format!("required size: {required}\nfully allocated size: {fully_allocated}\n{bitmaps}"))
 }

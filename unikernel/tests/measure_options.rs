@@ -14,10 +14,10 @@ use std::{
 
 use formats::{Region, Storage, StorageError};
 use protocol::{
-    ErrorRecord, ExtentMap, FileFacts, MeasureAnswer, MeasureRequest, MeasureSubject, QemuVersion, options,
-    size,
+    ErrorRecord, ExtentMap, FileFacts, ImageSource, MeasureAnswer, MeasureRequest, MeasureSubject,
+    QemuVersion, options, size,
 };
-use unikernel::ops::measure;
+use unikernel::{files::Standalone, ops::measure};
 
 /// One command line: target, `-o` lists, and a size or a raw file.
 #[derive(Clone, Debug)]
@@ -164,13 +164,15 @@ fn answer(row: &Row, profile: QemuVersion) -> Result<MeasureAnswer, String> {
             size::parse(text, profile).map_err(|error| error.explain("image size", text, profile))?,
         ),
         Subject::File(length) => MeasureSubject::Image {
-            file: FileFacts {
-                disk: "source".into(),
-                length: *length as u64,
-                allocated: *length as u64,
-                extents: ExtentMap::Inline(vec![]),
-            },
-            format: Some("raw".into()),
+            source: Box::new(ImageSource::new(
+                FileFacts {
+                    disk: "source".into(),
+                    length: *length as u64,
+                    allocated: *length as u64,
+                    extents: ExtentMap::Inline(vec![]),
+                },
+                Some("raw".into()),
+            )),
             snapshot: None,
         },
     };
@@ -184,7 +186,7 @@ fn answer(row: &Row, profile: QemuVersion) -> Result<MeasureAnswer, String> {
     let open = |file: &FileFacts| -> Result<Memory, ErrorRecord> {
         Ok(Memory(content(usize::try_from(file.length).unwrap())))
     };
-    measure::run(&request, open).map_err(|error| error.message)
+    measure::run(&request, &mut Standalone(open)).map_err(|error| error.message)
 }
 
 /// Pseudo-random choices, the same in every run.

@@ -9,10 +9,11 @@ mod vhdx_file;
 use std::path::{Path, PathBuf};
 
 use protocol::{
-    ErrorKind, ErrorRecord, ExtentMap, FileFacts, MeasureAnswer, MeasureRequest, MeasureSubject, QemuVersion,
+    ErrorKind, ErrorRecord, ExtentMap, FileFacts, ImageSource, MeasureAnswer, MeasureRequest, MeasureSubject,
+    QemuVersion,
 };
 use support::{FileStorage, Random, qemu_img, qemu_img_ok, qemu_io, text};
-use unikernel::ops::measure;
+use unikernel::{files::Standalone, ops::measure};
 use vhdx_file::{Builder, Change, FULL, locator, log_entry, put_log};
 
 fn ours(
@@ -28,9 +29,12 @@ fn ours(
         target_format: target.into(),
         options: (!options.is_empty()).then(|| options.into()),
         secrets: vec![],
-        subject: MeasureSubject::Image { file, format: format.map(Into::into), snapshot: None },
+        subject: MeasureSubject::Image {
+            source: Box::new(ImageSource::new(file, format.map(Into::into))),
+            snapshot: None,
+        },
     };
-    measure::run(&request, |_| Ok(FileStorage::open(path)))
+    measure::run(&request, &mut Standalone(|_: &FileFacts| Ok(FileStorage::open(path))))
 }
 
 fn theirs(path: &Path, format: Option<&str>, target: &str, options: &str) -> (u64, u64) {
@@ -160,9 +164,13 @@ fn a_snapshot_of_such_an_image_is_refused() {
             target_format: "qcow2".into(),
             options: None,
             secrets: vec![],
-            subject: MeasureSubject::Image { file, format: None, snapshot: Some("x".into()) },
+            subject: MeasureSubject::Image {
+                source: Box::new(ImageSource::new(file, None)),
+                snapshot: Some("x".into()),
+            },
         };
-        let error = measure::run(&request, |_| Ok(FileStorage::open(&path))).unwrap_err();
+        let error = measure::run(&request, &mut Standalone(|_: &FileFacts| Ok(FileStorage::open(&path))))
+            .unwrap_err();
         let why = format!(
             "Failed to load snapshot: Block format '{format}' used by device '' does not support temporarily loading internal snapshots"
         );

@@ -12,9 +12,10 @@ use std::{
 
 use formats::{Region, Storage, StorageError};
 use protocol::{
-    ErrorKind, ErrorRecord, ExtentMap, FileFacts, MeasureAnswer, MeasureRequest, MeasureSubject, QemuVersion,
+    ErrorKind, ErrorRecord, ExtentMap, FileFacts, ImageSource, MeasureAnswer, MeasureRequest, MeasureSubject,
+    QemuVersion,
 };
-use unikernel::ops::measure;
+use unikernel::{files::Standalone, ops::measure};
 
 /// Bytes that are all data.
 struct Memory(Vec<u8>);
@@ -109,7 +110,7 @@ fn theirs(path: &Path, format: Option<&str>, target: &str, options: &str) -> Str
 }
 
 fn ours(
-    bytes: Vec<u8>,
+    bytes: &[u8],
     format: Option<&str>,
     target: &str,
     options: &str,
@@ -122,9 +123,12 @@ fn ours(
         target_format: target.into(),
         options: (!options.is_empty()).then(|| options.into()),
         secrets: vec![],
-        subject: MeasureSubject::Image { file, format: format.map(Into::into), snapshot: None },
+        subject: MeasureSubject::Image {
+            source: Box::new(ImageSource::new(file, format.map(Into::into))),
+            snapshot: None,
+        },
     };
-    measure::run(&request, |_| Ok(Memory(bytes)))
+    measure::run(&request, &mut Standalone(|_: &FileFacts| Ok(Memory(bytes.to_vec()))))
 }
 
 #[test]
@@ -147,7 +151,7 @@ fn images_of_one_file_measure_as_they_do_for_qemu_img() {
                     (None, "qcow2", "cluster_size=2M"),
                     (None, "qcow2", "preallocation=full"),
                 ] {
-                    let answer = ours(fs::read(&path).unwrap(), format, target, options).unwrap();
+                    let answer = ours(&fs::read(&path).unwrap(), format, target, options).unwrap();
                     assert_eq!(answer.bitmaps, None);
                     let said = format!(
                         "required size: {}\nfully allocated size: {}\n",
@@ -174,7 +178,7 @@ fn an_image_in_several_files_is_refused_by_the_first_of_their_names() {
         ("twoGbMaxExtentSparse", "image-s001.vmdk"),
     ] {
         let path = directory.image("image.vmdk", &format!("subformat={subformat}"), 1 << 20, 3);
-        let error = ours(fs::read(&path).unwrap(), None, "qcow2", "").unwrap_err();
+        let error = ours(&fs::read(&path).unwrap(), None, "qcow2", "").unwrap_err();
         assert_eq!(error.kind, ErrorKind::ReferenceDenied);
         assert_eq!(
             error.message,
@@ -194,7 +198,7 @@ fn an_image_with_a_parent_is_refused_by_its_name() {
     let path = directory.file("top.vmdk");
     let create = ["create", "-q", "-f", "vmdk", "-F", "vmdk", "-b"];
     assert!(qemu_img().args(create).args([&base, &path]).status().unwrap().success());
-    let error = ours(fs::read(&path).unwrap(), None, "raw", "").unwrap_err();
+    let error = ours(&fs::read(&path).unwrap(), None, "raw", "").unwrap_err();
     assert_eq!(error.kind, ErrorKind::ReferenceDenied);
     assert!(error.message.starts_with("backing file '") && error.message.contains("base.vmdk"), "{error}");
     assert_eq!(error.field.as_deref(), Some("parentFileNameHint"));
@@ -203,6 +207,6 @@ fn an_image_with_a_parent_is_refused_by_its_name() {
 #[test]
 fn a_disk_of_zeros_needs_no_file() {
     let text = "version=1\nCID=1\nparentCID=2\ncreateType=\"vmfs\"\nRW 2048 ZERO\n";
-    let answer = ours(text.into(), None, "qcow2", "").unwrap();
+    let answer = ours(text.as_ref(), None, "qcow2", "").unwrap();
     assert_eq!((answer.required, answer.fully_allocated), (327_680, 1_376_256));
 }

@@ -3,7 +3,7 @@
 use std::{fs::File, time::Duration};
 
 use protocol::{
-    Answer, CommandHeader, ErrorKind, ErrorRecord, Op,
+    Answer, CommandHeader, ErrorKind, ErrorRecord, Need, Op, Reply,
     handover::{Handover, RING_PAGE},
 };
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -15,7 +15,7 @@ use crate::{
     },
     error::Error,
     machine::{Deadline, Exit, Fault, Machine, symbol_at},
-    records::RecordStream,
+    records::{Event, RecordStream},
     sandbox::Sandbox,
 };
 
@@ -118,7 +118,7 @@ pub fn run_guest(
     limits: &Limits,
     sandbox: Option<&Sandbox>,
 ) -> Result<Finished, Error> {
-    let port = Port::saying(encode(&command)?);
+    let port = Port::saying(encode(command.op, &command.payload)?);
     let start = |rings| match command.start {
         DeviceStart::HandedOver => handover_words(&command.disks, rings),
         DeviceStart::ByGuest => foreign_words(command.disks.len() + 1),
@@ -172,8 +172,11 @@ fn converse(
     loop {
         let exit = machine.vcpu.run(bus);
         records.push(&port.take())?;
-        if let Some(outcome) = records.take_outcome() {
-            return outcome.map_err(guest_error);
+        while let Some(event) = records.next_event() {
+            match event {
+                Event::Ended(outcome) => return outcome.map_err(guest_error),
+                Event::Need(need) => port.say(&encode(Op::Reply, &refuse(&need))?),
+            }
         }
         match exit.map_err(|fault| guest_fault(guest, fault))? {
             Exit::Device(outcome) => outcome?,
@@ -196,14 +199,21 @@ fn guest_error(record: ErrorRecord) -> Error {
     }
 }
 
-fn encode(command: &Command) -> Result<Vec<u8>, Error> {
-    let length = u32::try_from(command.payload.len()).ok().filter(|&length| length <= protocol::MAX_PAYLOAD);
+fn encode(op: Op, payload: &[u8]) -> Result<Vec<u8>, Error> {
+    let length = u32::try_from(payload.len()).ok().filter(|&length| length <= protocol::MAX_PAYLOAD);
     let Some(length) = length else {
         let message = format!("The command is longer than {} bytes", protocol::MAX_PAYLOAD);
         return Err(Error::Guest(ErrorRecord::new(ErrorKind::Limit, message)));
     };
-    let header = CommandHeader { op: command.op, length, request_id: REQUEST_ID };
-    Ok([header.encode().as_slice(), &command.payload].concat())
+    let header = CommandHeader { op, length, request_id: REQUEST_ID };
+    Ok([header.encode().as_slice(), payload].concat())
+}
+
+fn refuse(need: &Need) -> Vec<u8> {
+    let message =
+        format!("{} '{}' is a reference to another file and was not followed", need.role.name(), need.name);
+    serde_json::to_vec(&Reply::Refused(ErrorRecord::new(ErrorKind::ReferenceDenied, message)))
+        .unwrap_or_default()
 }
 
 /// The kernel command line that hands the devices over; their rings begin at `rings`.

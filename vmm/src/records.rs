@@ -1,7 +1,9 @@
 //! The guest's answer as a stream of bytes that may be anything: lines are bounded, parsed strictly, and exactly one
 //! of them is terminal.
 
-use protocol::{Answer, ErrorRecord, MAX_RECORD, Record, RecordError, parse_record};
+use std::collections::VecDeque;
+
+use protocol::{Answer, ErrorRecord, MAX_RECORD, Need, Record, RecordError, parse_record};
 use thiserror::Error;
 
 /// Most bytes a guest may send in answer to one command.
@@ -30,21 +32,30 @@ pub enum StreamError {
 /// How the guest ended the command.
 pub type Outcome = Result<Answer, ErrorRecord>;
 
+/// What the guest said.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It waits for a file.
+    Need(Need),
+    /// The command has ended; nothing follows.
+    Ended(Outcome),
+}
+
 /// The records received for one command.
 #[derive(Debug)]
 pub struct RecordStream {
     request_id: u64,
     line: Vec<u8>,
     received: usize,
-    /// Whether the terminal record is there: nothing may follow it, even when its outcome was taken.
+    /// Whether the terminal record is there: nothing may follow it, even when it was taken.
     ended: bool,
-    outcome: Option<Outcome>,
+    events: VecDeque<Event>,
 }
 
 impl RecordStream {
     /// Nothing received yet for the command `request_id`.
     pub fn new(request_id: u64) -> Self {
-        Self { request_id, line: Vec::new(), received: 0, ended: false, outcome: None }
+        Self { request_id, line: Vec::new(), received: 0, ended: false, events: VecDeque::new() }
     }
 
     /// Takes bytes as they come.
@@ -69,9 +80,9 @@ impl RecordStream {
         Ok(())
     }
 
-    /// How the command ended, once it has; the answer is given once.
-    pub fn take_outcome(&mut self) -> Option<Outcome> {
-        self.outcome.take()
+    /// What the guest said next; each record is given once.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
     }
 
     fn extend_line(&mut self, part: &[u8]) -> Result<(), StreamError> {
@@ -83,16 +94,18 @@ impl RecordStream {
     }
 
     fn take_record(&mut self, record: Record) -> Result<(), StreamError> {
-        let (request_id, outcome) = match record {
-            Record::Result { request_id, answer } => (request_id, Ok(answer)),
-            Record::Error { request_id, error } => (request_id, Err(error)),
+        let (request_id, event) = match record {
+            Record::Need { request_id, need } => (request_id, Event::Need(need)),
+            Record::Result { request_id, answer } => (request_id, Event::Ended(Ok(answer))),
+            Record::Error { request_id, error } => (request_id, Event::Ended(Err(error))),
         };
         // A guest that failed before it knew the command says 0.
-        if request_id != self.request_id && !(request_id == 0 && outcome.is_err()) {
+        let early = request_id == 0 && matches!(event, Event::Ended(Err(_)));
+        if request_id != self.request_id && !early {
             return Err(StreamError::Request(request_id));
         }
-        self.ended = true;
-        self.outcome = Some(outcome);
+        self.ended = matches!(event, Event::Ended(_));
+        self.events.push_back(event);
         Ok(())
     }
 }
@@ -116,13 +129,13 @@ mod tests {
     fn a_record_in_pieces_is_a_record() {
         let pieces: Vec<&[u8]> = RESULT.chunks(1).collect();
         let mut stream = push_all(&pieces).unwrap();
-        assert!(matches!(stream.take_outcome(), Some(Ok(_))));
-        assert_eq!(stream.take_outcome(), None);
+        assert!(matches!(stream.next_event(), Some(Event::Ended(Ok(_)))));
+        assert_eq!(stream.next_event(), None);
     }
 
     #[test]
     fn a_record_without_its_newline_is_not_the_end() {
-        assert_eq!(push_all(&[&RESULT[..RESULT.len() - 1]]).unwrap().take_outcome(), None);
+        assert_eq!(push_all(&[&RESULT[..RESULT.len() - 1]]).unwrap().next_event(), None);
     }
 
     #[test]
@@ -130,7 +143,7 @@ mod tests {
         assert_eq!(push_all(&[RESULT, b"\n"]).unwrap_err(), StreamError::Trailing);
         assert_eq!(push_all(&[&[RESULT, RESULT].concat()]).unwrap_err(), StreamError::Trailing);
         let mut taken = push_all(&[RESULT]).unwrap();
-        taken.take_outcome();
+        taken.next_event();
         assert_eq!(taken.push(b"\n"), Err(StreamError::Trailing));
     }
 
@@ -151,6 +164,21 @@ mod tests {
     fn an_error_before_the_command_was_known_counts() {
         let line =
             b"{\"record\":\"error\",\"request_id\":0,\"error\":{\"kind\":\"limit\",\"message\":\"m\"}}\n";
-        assert!(matches!(push_all(&[line]).unwrap().take_outcome(), Some(Err(_))));
+        assert!(matches!(push_all(&[line]).unwrap().next_event(), Some(Event::Ended(Err(_)))));
+    }
+
+    #[test]
+    fn needs_come_in_their_order_and_end_nothing() {
+        let need = |name: &str| {
+            let text =
+                r#"{"record":"need","request_id":1,"need":{"name":"NAME","role":"backing","of":"source"}}"#;
+            text.replace("NAME", name) + "\n"
+        };
+        let mut stream = push_all(&[need("a").as_bytes(), need("b").as_bytes(), RESULT]).unwrap();
+        let mut names = Vec::new();
+        while let Some(Event::Need(need)) = stream.next_event() {
+            names.push(need.name);
+        }
+        assert_eq!(names, ["a", "b"]);
     }
 }

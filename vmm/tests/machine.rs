@@ -12,7 +12,8 @@ use instar::{
     launch::{Command, DeviceStart, Disk, IoMode, Limits, run},
 };
 use protocol::{
-    Answer, ErrorKind, ExtentMap, FileFacts, MeasureAnswer, MeasureRequest, MeasureSubject, Op, QemuVersion,
+    Answer, ErrorKind, ExtentMap, FileFacts, ImageSource, MeasureAnswer, MeasureRequest, MeasureSubject, Op,
+    QemuVersion,
 };
 
 const LIMITS: Limits = Limits { memory: 64 << 20, timeout: Duration::from_secs(60) };
@@ -27,7 +28,7 @@ fn request(file: FileFacts) -> Vec<u8> {
         target_format: "qcow2".into(),
         options: None,
         secrets: vec![],
-        subject: MeasureSubject::Image { file, format: None, snapshot: None },
+        subject: MeasureSubject::Image { source: Box::new(ImageSource::new(file, None)), snapshot: None },
     };
     serde_json::to_vec(&request).unwrap()
 }

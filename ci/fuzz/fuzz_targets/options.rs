@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::{arbitrary, arbitrary::Arbitrary, fuzz_target};
-use protocol::{ExtentMap, FileFacts, MeasureRequest, MeasureSubject, QemuVersion};
-use unikernel::ops::measure;
+use protocol::{ExtentMap, FileFacts, ImageSource, MeasureRequest, MeasureSubject, QemuVersion};
+use unikernel::{files::Standalone, ops::measure};
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
@@ -30,13 +30,15 @@ fuzz_target!(|input: Input| {
     let subject = match input.size {
         Some(size) => MeasureSubject::Size(size & i64::MAX as u64),
         None => MeasureSubject::Image {
-            file: FileFacts {
-                disk: "source".into(),
-                length: input.file.len() as u64,
-                allocated: input.file.len() as u64,
-                extents: ExtentMap::Inline(vec![]),
-            },
-            format: input.format.map(|raw| if raw { "raw" } else { "qcow2" }.into()),
+            source: Box::new(ImageSource::new(
+                FileFacts {
+                    disk: "source".into(),
+                    length: input.file.len() as u64,
+                    allocated: input.file.len() as u64,
+                    extents: ExtentMap::Inline(vec![]),
+                },
+                input.format.map(|raw| if raw { "raw" } else { "qcow2" }.into()),
+            )),
             snapshot: input.snapshot.map(Into::into),
         },
     };
@@ -52,7 +54,7 @@ fuzz_target!(|input: Input| {
         secrets: input.secret.map(Into::into).into_iter().collect(),
         subject,
     };
-    let run = || measure::run(&request, |_| Ok(input.file));
+    let run = || measure::run(&request, &mut Standalone(|_: &FileFacts| Ok(input.file)));
     let answer = run();
     assert_eq!(answer, run(), "the same question has the same answer");
     match answer {

@@ -23,6 +23,9 @@ pub const MAX_PAYLOAD: u32 = 1 << 20;
 pub enum Op {
     /// Sizes of a new image: [`MeasureRequest`](crate::MeasureRequest) to [`MeasureAnswer`](crate::MeasureAnswer).
     Measure = 1,
+    /// No command of its own: the payload is the [`Reply`](crate::Reply) to what the running command
+    /// [needs](crate::Need).
+    Reply = 2,
 }
 
 impl TryFrom<u16> for Op {
@@ -31,6 +34,7 @@ impl TryFrom<u16> for Op {
     fn try_from(number: u16) -> Result<Self, HeaderError> {
         match number {
             1 => Ok(Self::Measure),
+            2 => Ok(Self::Reply),
             other => Err(HeaderError::UnknownOp(other)),
         }
     }

@@ -16,9 +16,11 @@ pub mod options;
 mod profile;
 mod record;
 pub mod size;
+mod source;
 
 pub use facts::{ExtentMap, FileFacts, MAX_INLINE_EXTENTS};
 pub use header::{CommandHeader, HEADER_LENGTH, HeaderError, MAX_PAYLOAD, Op, VERSION};
 pub use measure::{MeasureAnswer, MeasureRequest, MeasureSubject};
 pub use profile::QemuVersion;
 pub use record::{Answer, ErrorKind, ErrorRecord, MAX_RECORD, Record, RecordError, parse_record};
+pub use source::{Backing, ImageSource, Need, Reply, Role, Window};

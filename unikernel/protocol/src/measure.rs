@@ -1,10 +1,10 @@
 //! The `measure` operation.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FileFacts, QemuVersion};
+use crate::{ImageSource, QemuVersion};
 
 /// What to measure, for which target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,10 +30,8 @@ pub enum MeasureSubject {
     Size(u64),
     /// An existing image.
     Image {
-        /// The file that holds it.
-        file: FileFacts,
-        /// Name of its format (`-f`); probed when absent.
-        format: Option<String>,
+        /// Where it is.
+        source: Box<ImageSource>,
         /// Internal snapshot to measure (`-l`), as given.
         snapshot: Option<String>,
     },

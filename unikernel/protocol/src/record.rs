@@ -10,7 +10,7 @@ use alloc::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::MeasureAnswer;
+use crate::{MeasureAnswer, Need};
 
 /// Longest record in bytes, its newline not counted.
 pub const MAX_RECORD: usize = 64 << 10;
@@ -19,6 +19,13 @@ pub const MAX_RECORD: usize = 64 << 10;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", tag = "record")]
 pub enum Record {
+    /// A file is wanted that an image names: the guest waits for a [`Reply`](crate::Reply).
+    Need {
+        /// The id of the command that wants it.
+        request_id: u64,
+        /// Which file.
+        need: Need,
+    },
     /// Terminal: the command succeeded.
     Result {
         /// The id of the command this answers.

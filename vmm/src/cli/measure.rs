@@ -7,7 +7,7 @@ use std::{
 
 use argh::{ArgsInfo, FromArgs};
 use protocol::{
-    Answer, ErrorKind, ErrorRecord, MeasureRequest, MeasureSubject, Op, QemuVersion,
+    Answer, ErrorKind, ErrorRecord, ImageSource, MeasureRequest, MeasureSubject, Op, QemuVersion,
     options::{HINT, is_valid_list},
     size,
 };
@@ -290,7 +290,8 @@ impl Measure {
         }
         let snapshot = snapshot::choose(&self.snapshot).cloned();
         let tables = facts.allocated / DATA_PER_TABLE;
-        let subject = MeasureSubject::Image { file: facts, format: format.cloned(), snapshot };
+        let subject =
+            MeasureSubject::Image { source: Box::new(ImageSource::new(facts, format.cloned())), snapshot };
         Ok(Subject { subject, name: Some(name), disks, tables })
     }
 }

@@ -35,6 +35,11 @@ impl Port {
         Self(Arc::new(Mutex::new(Buffers { to_guest: bytes, ..Default::default() })))
     }
 
+    /// Tells the guest `bytes`, behind what it was told already.
+    pub fn say(&self, bytes: &[u8]) {
+        self.lock().to_guest.extend_from_slice(bytes);
+    }
+
     /// Takes what the guest has said since the last call.
     pub fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.lock().from_guest)

@@ -1,9 +1,10 @@
-use alloc::{string::String, vec};
+use alloc::{boxed::Box, string::String, vec};
 
 use formats::{Region, StorageError};
-use protocol::ExtentMap;
+use protocol::{ExtentMap, FileFacts, ImageSource};
 
 use super::*;
+use crate::files::Standalone;
 
 /// A file in memory; every second 4 KiB block is a hole if it is `striped`.
 struct Memory {
@@ -47,8 +48,17 @@ fn request(target: &str, options: &str, subject: MeasureSubject) -> MeasureReque
     }
 }
 
+/// The file `bytes`, whatever it is asked for as.
+fn memory(bytes: Vec<u8>, striped: bool) -> impl Files<Storage = Memory> {
+    Standalone(move |_: &FileFacts| Ok(Memory { bytes: bytes.clone(), striped }))
+}
+
+fn no_file() -> impl Files<Storage = Memory> {
+    Standalone(|_: &FileFacts| unreachable!())
+}
+
 fn by_size(target: &str, options: &str, size: u64) -> Result<(u64, u64), String> {
-    run(&request(target, options, MeasureSubject::Size(size)), |_| -> Result<Memory, _> { unreachable!() })
+    run(&request(target, options, MeasureSubject::Size(size)), &mut no_file())
         .map(|answer| (answer.required, answer.fully_allocated))
         .map_err(|error| error.message)
 }
@@ -56,11 +66,12 @@ fn by_size(target: &str, options: &str, size: u64) -> Result<(u64, u64), String>
 fn image(format: Option<&str>, snapshot: Option<&str>) -> MeasureSubject {
     let file =
         FileFacts { disk: "source".into(), length: 0, allocated: 0, extents: ExtentMap::Inline(vec![]) };
-    MeasureSubject::Image { file, format: format.map(Into::into), snapshot: snapshot.map(Into::into) }
+    let source = Box::new(ImageSource::new(file, format.map(Into::into)));
+    MeasureSubject::Image { source, snapshot: snapshot.map(Into::into) }
 }
 
 fn of_raw(target: &str, options: &str, bytes: Vec<u8>, striped: bool) -> Result<MeasureAnswer, ErrorRecord> {
-    run(&request(target, options, image(Some("raw"), None)), |_| Ok(Memory { bytes, striped }))
+    run(&request(target, options, image(Some("raw"), None)), &mut memory(bytes, striped))
 }
 
 /// A version 3 header of 104 bytes and an empty L1 table behind the first cluster; `patches` are laid over them.
@@ -84,9 +95,7 @@ fn empty_qcow2(patches: &[(usize, &[u8])]) -> Vec<u8> {
 }
 
 fn of_qcow2(patches: &[(usize, &[u8])], snapshot: Option<&str>) -> Result<MeasureAnswer, ErrorRecord> {
-    run(&request("qcow2", "", image(None, snapshot)), |_| {
-        Ok(Memory { bytes: empty_qcow2(patches), striped: false })
-    })
+    run(&request("qcow2", "", image(None, snapshot)), &mut memory(empty_qcow2(patches), false))
 }
 
 #[test]
@@ -127,7 +136,7 @@ fn checks_come_in_qemu_img_s_order() {
         Err("Block driver 'vmdk' does not support size measurement".into())
     );
     let nosuch = request("nosuch", "", image(Some("nosuch"), None));
-    let error = run(&nosuch, |_| -> Result<Memory, _> { unreachable!() }).unwrap_err();
+    let error = run(&nosuch, &mut no_file()).unwrap_err();
     assert_eq!(error.message, "Unknown driver 'nosuch'");
     assert_eq!(error.disk.as_deref(), Some("source"));
 }
@@ -159,8 +168,7 @@ fn the_option_size_is_checked_beside_a_file_and_otherwise_ignored() {
 fn a_qcow2_source_has_a_bitmaps_figure_if_the_target_can_hold_them() {
     assert_eq!(of_qcow2(&[], None).map(|answer| answer.bitmaps), Ok(Some(0)));
     let old_target = request("qcow2", "compat=0.10", image(Some("qcow2"), None));
-    let open = |_: &FileFacts| Ok(Memory { bytes: empty_qcow2(&[]), striped: false });
-    assert_eq!(run(&old_target, open).map(|answer| answer.bitmaps), Ok(None));
+    assert_eq!(run(&old_target, &mut memory(empty_qcow2(&[]), false)).map(|answer| answer.bitmaps), Ok(None));
 }
 
 #[test]
@@ -178,7 +186,7 @@ fn snapshots_are_refused_never_guessed() {
     let error = of_qcow2(&[], Some("x")).unwrap_err();
     assert_eq!(error.message, "Failed to load snapshot: Can't find snapshot");
     let raw = request("nosuch", "", image(Some("raw"), Some("x")));
-    let error = run(&raw, |_| Ok(Memory { bytes: vec![], striped: false })).unwrap_err();
+    let error = run(&raw, &mut memory(vec![], false)).unwrap_err();
     assert_eq!(
         error.message,
         "Failed to load snapshot: Block format 'raw' used by device '' does not support temporarily loading internal snapshots"
@@ -191,7 +199,7 @@ fn a_broken_header_blames_file_and_field() {
     assert_eq!(error.disk.as_deref(), Some("source"));
     assert!(error.field.is_some());
     let not_qcow2 = request("raw", "", image(Some("qcow2"), None));
-    let error = run(&not_qcow2, |_| Ok(Memory { bytes: vec![0; 4096], striped: false })).unwrap_err();
+    let error = run(&not_qcow2, &mut memory(vec![0; 4096], false)).unwrap_err();
     assert_eq!(
         (error.kind, error.message.as_str()),
         (ErrorKind::InvalidFormat, "Image is not in qcow2 format")

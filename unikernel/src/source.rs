@@ -1,0 +1,68 @@
+//! Opening the image that a command reads.
+
+use alloc::{borrow::ToOwned, format};
+
+use formats::{Format, Image};
+use protocol::{ErrorKind, ErrorRecord, ImageSource, QemuVersion};
+
+use crate::{
+    files::Files,
+    options::{Driver, Quoted},
+};
+
+/// Opens the image, which must stand alone: a name inside it is reported, not followed.
+pub fn open<F: Files>(
+    source: &ImageSource,
+    profile: QemuVersion,
+    files: &mut F,
+) -> Result<Image<F::Storage>, ErrorRecord> {
+    let file = &source.file;
+    let blame = |kind, message, field: Option<&str>| ErrorRecord {
+        kind,
+        message,
+        disk: Some(file.disk.clone()),
+        field: field.map(ToOwned::to_owned),
+    };
+    let format = match source.format.as_deref() {
+        None => None,
+        Some(name) => Some(Format::from_name(name).ok_or_else(|| match Driver::find(name, profile) {
+            None => blame(ErrorKind::Usage, format!("Unknown driver '{}'", Quoted(name.as_bytes())), None),
+            Some(_) => blame(ErrorKind::Unsupported, format!("Driver '{name}' is not supported"), None),
+        })?),
+    };
+    let image = Image::open(files.open(file)?, format)
+        .map_err(|error| blame(kind(error.kind), error.message, Some(error.field)))?;
+    let reference = |what, name: &[u8], field| {
+        let message =
+            format!("{what} '{}' is a reference to another file and was not followed", Quoted(name));
+        blame(ErrorKind::ReferenceDenied, message, Some(field))
+    };
+    if let Some(name) = image.references().first() {
+        return Err(reference("extent file", name, "extent description"));
+    }
+    if let Some(data_file) = image.data_file() {
+        let name = data_file.name.as_deref().unwrap_or_default();
+        return Err(reference("external data file", name, "external data file name"));
+    }
+    if let Some(backing) = image.backing() {
+        let field = match image.format() {
+            Format::Vpc | Format::Vhdx => "parent locator",
+            Format::Vmdk => "parentFileNameHint",
+            _ => "backing_file_offset",
+        };
+        return Err(reference("backing file", &backing.name, field));
+    }
+    Ok(image)
+}
+
+/// The class of a failure, as it is told to the host.
+pub fn kind(kind: formats::ErrorKind) -> ErrorKind {
+    match kind {
+        formats::ErrorKind::Io => ErrorKind::Io,
+        formats::ErrorKind::InvalidFormat => ErrorKind::InvalidFormat,
+        formats::ErrorKind::Unsupported => ErrorKind::Unsupported,
+        formats::ErrorKind::Corrupt => ErrorKind::Corrupt,
+        formats::ErrorKind::Limit => ErrorKind::Limit,
+        formats::ErrorKind::ReferenceDenied => ErrorKind::ReferenceDenied,
+    }
+}
