@@ -91,6 +91,16 @@ impl Block {
         Self::over(transport, unsafe { Virtqueue::adopt(rings) }, sectors)
     }
 
+    /// As [`adopt`](Self::adopt), for a device that tells its length itself.
+    ///
+    /// # Safety
+    /// As for [`adopt`](Self::adopt).
+    pub unsafe fn attached(transport: MmioTransport, rings: NonNull<Rings>) -> Self {
+        let sectors = transport.config_u64(0);
+        // SAFETY: promised by the caller.
+        unsafe { Self::adopt(transport, rings, sectors) }
+    }
+
     fn over(transport: MmioTransport, queue: Virtqueue, sectors: u64) -> Self {
         let slot = Slot { header: Header { kind: 0, reserved: 0, sector: 0 }, status: 0 };
         let slots = vec![slot; usize::from(Virtqueue::SIZE)].into_boxed_slice();

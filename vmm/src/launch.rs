@@ -3,19 +3,20 @@
 use std::{fs::File, time::Duration};
 
 use protocol::{
-    Answer, CommandHeader, ErrorKind, ErrorRecord, Need, Op, Reply,
+    Answer, CommandHeader, ErrorKind, ErrorRecord, Op, Reply,
     handover::{Handover, RING_PAGE},
 };
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::{
     devices::{
-        Block, Console, DeviceBus, EventLoop, MMIO_BASE, MMIO_STRIDE, MmioTransport, Port, SECTOR,
-        SharedDevice,
+        Block, Console, DeviceBus, DeviceError, EventLoop, MMIO_BASE, MMIO_STRIDE, MmioTransport, Port,
+        SECTOR, SharedDevice,
     },
     error::Error,
     machine::{Deadline, Exit, Fault, Machine, symbol_at},
     records::{Event, RecordStream},
+    references::{Grant, References},
     sandbox::Sandbox,
 };
 
@@ -79,6 +80,8 @@ pub struct Command {
     pub io: IoMode,
     /// Who brings the devices up.
     pub start: DeviceStart,
+    /// Who decides about the files that images name. They are served in the vCPU's thread.
+    pub references: References,
 }
 
 /// What the guest gets.
@@ -119,20 +122,24 @@ pub fn run_guest(
     sandbox: Option<&Sandbox>,
 ) -> Result<Finished, Error> {
     let port = Port::saying(encode(command.op, &command.payload)?);
+    let slots = match command.start {
+        DeviceStart::HandedOver => command.references.slots(),
+        DeviceStart::ByGuest => 0,
+    };
     let start = |rings| match command.start {
-        DeviceStart::HandedOver => handover_words(&command.disks, rings),
+        DeviceStart::HandedOver => handover_words(&command.disks, slots, rings),
         DeviceStart::ByGuest => foreign_words(command.disks.len() + 1),
     };
     let device_count = command.disks.len() + 1;
+    let windows = device_count + slots;
     // The console has two queues, a disk has one.
-    let ring_pages = device_count as u64 + 1;
+    let ring_pages = windows as u64 + 1;
     // Locals are dropped in reverse: the I/O thread and the devices before the memory they work on.
-    let mut machine = Machine::build(guest, limits.memory, device_count, ring_pages, start)?;
+    let mut machine = Machine::build(guest, limits.memory, windows, ring_pages, start)?;
 
     let mut transports = vec![MmioTransport::new(Box::new(Console::new(port.clone())))?];
     for disk in command.disks {
-        let block = Block::new(disk.file, disk.length, disk.writable, &disk.serial);
-        transports.push(MmioTransport::new(Box::new(block))?);
+        transports.push(transport(disk)?);
     }
     let mut bus = DeviceBus::new(transports, machine.memory.get().clone());
     if command.start == DeviceStart::HandedOver {
@@ -144,7 +151,7 @@ pub fn run_guest(
     };
 
     if let Some(sandbox) = sandbox {
-        sandbox.restrict()?;
+        sandbox.restrict(command.references.directories())?;
     }
     let io = if served.is_empty() {
         None
@@ -155,7 +162,8 @@ pub fn run_guest(
     if let Some(sandbox) = sandbox {
         sandbox.filter_syscalls()?;
     }
-    let answer = converse(guest, &mut machine, &mut bus, io.as_ref(), &deadline, &port)?;
+    let mut references = command.references;
+    let answer = converse(guest, &mut machine, &mut bus, io.as_ref(), &deadline, &port, &mut references)?;
     Ok(Finished { answer, _parts: (deadline, io, bus, machine) })
 }
 
@@ -167,6 +175,7 @@ fn converse(
     io: Option<&EventLoop>,
     deadline: &Deadline,
     port: &Port,
+    references: &mut References,
 ) -> Result<Answer, Error> {
     let mut records = RecordStream::new(REQUEST_ID);
     loop {
@@ -175,7 +184,16 @@ fn converse(
         while let Some(event) = records.next_event() {
             match event {
                 Event::Ended(outcome) => return outcome.map_err(guest_error),
-                Event::Need(need) => port.say(&encode(Op::Reply, &refuse(&need))?),
+                Event::Need(need) => {
+                    let reply = match references.answer(&need) {
+                        Ok(Grant { facts, disks }) => {
+                            disks.into_iter().try_for_each(|disk| bus.attach(transport(disk)?))?;
+                            Reply::File(facts)
+                        }
+                        Err(refusal) => Reply::Refused(refusal),
+                    };
+                    port.say(&encode(Op::Reply, &serde_json::to_vec(&reply).unwrap_or_default())?);
+                }
             }
         }
         match exit.map_err(|fault| guest_fault(guest, fault))? {
@@ -209,15 +227,12 @@ fn encode(op: Op, payload: &[u8]) -> Result<Vec<u8>, Error> {
     Ok([header.encode().as_slice(), payload].concat())
 }
 
-fn refuse(need: &Need) -> Vec<u8> {
-    let message =
-        format!("{} '{}' is a reference to another file and was not followed", need.role.name(), need.name);
-    serde_json::to_vec(&Reply::Refused(ErrorRecord::new(ErrorKind::ReferenceDenied, message)))
-        .unwrap_or_default()
+fn transport(disk: Disk) -> Result<MmioTransport, DeviceError> {
+    MmioTransport::new(Box::new(Block::new(disk.file, disk.length, disk.writable, &disk.serial)))
 }
 
 /// The kernel command line that hands the devices over; their rings begin at `rings`.
-fn handover_words(disks: &[Disk], rings: u64) -> String {
+fn handover_words(disks: &[Disk], slots: usize, rings: u64) -> String {
     let mut words = vec![Handover::Console { registers: MMIO_BASE, rings }.to_string()];
     for (index, disk) in (1_u64..).zip(disks) {
         let handover = Handover::Disk {
@@ -228,6 +243,15 @@ fn handover_words(disks: &[Disk], rings: u64) -> String {
             rings: rings + (index + 1) * RING_PAGE,
         };
         words.push(handover.to_string());
+    }
+    if slots > 0 {
+        let first = disks.len() as u64 + 1;
+        let slots = Handover::Slots {
+            count: slots as u64,
+            registers: MMIO_BASE + first * MMIO_STRIDE,
+            rings: rings + (first + 1) * RING_PAGE,
+        };
+        words.push(slots.to_string());
     }
     words.join(" ")
 }

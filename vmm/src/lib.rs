@@ -11,6 +11,7 @@ pub mod launch;
 #[allow(unsafe_code)]
 pub mod machine;
 pub mod records;
+pub mod references;
 mod report;
 pub mod sandbox;
 mod source;

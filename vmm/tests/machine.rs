@@ -10,6 +10,7 @@ use std::{
 use instar::{
     error::Error,
     launch::{Command, DeviceStart, Disk, IoMode, Limits, run},
+    references::References,
 };
 use protocol::{
     Answer, ErrorKind, ExtentMap, FileFacts, ImageSource, MeasureAnswer, MeasureRequest, MeasureSubject, Op,
@@ -45,7 +46,14 @@ fn measure(
     start: DeviceStart,
     limits: &Limits,
 ) -> Result<MeasureAnswer, Error> {
-    let command = Command { op: Op::Measure, payload: payload.to_vec(), disks, io, start };
+    let command = Command {
+        op: Op::Measure,
+        payload: payload.to_vec(),
+        disks,
+        io,
+        start,
+        references: References::denied(),
+    };
     let Answer::Measure(answer) = run(command, limits, None)?.answer;
     Ok(answer)
 }

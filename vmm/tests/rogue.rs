@@ -6,6 +6,7 @@ use instar::{
     error::Error,
     launch::{Command, DeviceStart, IoMode, Limits, run_guest},
     records::StreamError,
+    references::References,
 };
 use protocol::{ErrorKind, Op, RecordError};
 
@@ -21,6 +22,7 @@ fn run_started(deed: &str, timeout: Duration, start: DeviceStart) -> Error {
         disks: vec![],
         io: IoMode::Inline,
         start,
+        references: References::denied(),
     };
     let limits = Limits { memory: 16 << 20, timeout };
     let begin = Instant::now();

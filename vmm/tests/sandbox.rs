@@ -23,7 +23,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use instar::sandbox::{Layer, Sandbox, SandboxOptions, layers};
+use instar::{
+    references::References,
+    sandbox::{Layer, Sandbox, SandboxOptions, layers},
+};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Tells a process that it is the child, and of which case.
@@ -82,7 +85,7 @@ fn landlock_closes_every_path() {
         let mut open = File::open("/etc/passwd").unwrap();
         let new = env::temp_dir().join(format!("instar-landlock-{}", process::id()));
         // A kernel without Landlock fails here: this project's tests are run where it exists.
-        assert_eq!(layers::landlock().unwrap(), Layer::Enforced);
+        assert_eq!(layers::landlock::<File>(&[]).unwrap(), Layer::Enforced);
 
         assert_eq!(errno(File::open("/etc/passwd")), Some(libc::EACCES));
         assert_eq!(errno(File::open("/dev/null")), Some(libc::EACCES));
@@ -105,7 +108,7 @@ fn landlock_closes_the_network_and_other_processes() {
         let (name, port) = case.split_once(' ').unwrap();
         let port: u16 = port.parse().unwrap();
         assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
-        assert_eq!(layers::landlock().unwrap(), Layer::Enforced);
+        assert_eq!(layers::landlock::<File>(&[]).unwrap(), Layer::Enforced);
         assert_eq!(errno(TcpStream::connect(("127.0.0.1", port))), Some(libc::EACCES));
         assert_eq!(errno(TcpListener::bind(("127.0.0.1", 0))), Some(libc::EACCES));
         assert_eq!(errno(UnixStream::connect_addr(&abstract_socket(name))), Some(libc::EPERM));
@@ -381,7 +384,7 @@ fn the_whole_sandbox_is_enforced_and_output_goes_on() {
     let output = in_child("the_whole_sandbox_is_enforced_and_output_goes_on", || {
         let sandbox = Sandbox::new(SandboxOptions::default());
         assert_eq!(sandbox.status().landlock, Layer::Missing);
-        let first = sandbox.restrict().unwrap();
+        let first = sandbox.restrict::<File>(&[]).unwrap();
         assert_eq!((first.landlock, first.seccomp), (Layer::Enforced, Layer::Missing));
         let worker = thread::spawn(|| File::open("/etc/passwd").is_err());
         assert!(worker.join().unwrap());
@@ -420,14 +423,21 @@ fn a_machine_runs_and_is_taken_down_inside_the_sandbox() {
     let io = if case.starts_with("inline") { IoMode::Inline } else { IoMode::Threaded };
     let source = r#"{"disk":"source","length":1048576,"allocated":0,"extents":{"inline":[[0,4096]]}}"#;
     let request = format!(
-        r#"{{"profile":"11.1","target_format":"qcow2","options":null,"secrets":[],"subject":{{"image":{{"file":{source},"format":null,"snapshot":null}}}}}}"#
+        r#"{{"profile":"11.1","target_format":"qcow2","options":null,"secrets":[],"subject":{{"image":{{"source":{{"file":{source}}},"snapshot":null}}}}}}"#
     );
     let file = scratch_file();
     file.set_len(1 << 20).unwrap();
     let disk = Disk { serial: "source".into(), file, length: 1 << 20, writable: false };
     let deed = case.split_once(' ').map(|(_, deed)| deed);
     let payload = deed.unwrap_or(&request).as_bytes().to_vec();
-    let command = Command { op: Op::Measure, payload, disks: vec![disk], io, start: DeviceStart::HandedOver };
+    let command = Command {
+        op: Op::Measure,
+        payload,
+        disks: vec![disk],
+        io,
+        start: DeviceStart::HandedOver,
+        references: References::denied(),
+    };
     let limits =
         Limits { memory: 64 << 20, timeout: Duration::from_secs(if deed.is_some() { 1 } else { 30 }) };
     let sandbox = Sandbox::new(SandboxOptions::default());

@@ -4,6 +4,7 @@
 //!
 //! A guest booted by somebody else finds `virtio_mmio.device=` words instead and brings the devices up itself.
 
+use alloc::{format, string::String};
 use core::fmt;
 
 /// Descriptors in every queue handed over.
@@ -36,6 +37,33 @@ pub enum Handover<'a> {
         /// Address of the page of rings.
         rings: u64,
     },
+    /// Places for block devices to come: `instar.slots=COUNT,REGISTERS,RINGS`. A device is put into the next free one
+    /// when the guest gets a file that it asked for; its serial is [`slot_serial`] of its number. Windows of registers
+    /// and pages of rings follow one another, 4096 bytes each.
+    Slots {
+        /// How many there are.
+        count: u64,
+        /// Address of the first one's registers.
+        registers: u64,
+        /// Address of the first one's page of rings.
+        rings: u64,
+    },
+}
+
+/// Bytes from one slot's registers to the next one's.
+pub const SLOT_STRIDE: u64 = 4096;
+
+/// In front of the number of a slot in its serial.
+const SLOT: &str = "slot.";
+
+/// The serial of the disk in slot number `index`, counted from 0.
+pub fn slot_serial(index: usize) -> String {
+    format!("{SLOT}{index}")
+}
+
+/// The number of the slot whose disk has this serial.
+pub fn slot_index(serial: &str) -> Option<u64> {
+    serial.strip_prefix(SLOT)?.parse().ok()
 }
 
 impl<'a> Handover<'a> {
@@ -56,6 +84,11 @@ impl<'a> Handover<'a> {
                 registers: number(&mut fields)?,
                 rings: number(&mut fields)?,
             },
+            "instar.slots" => Self::Slots {
+                count: number(&mut fields)?,
+                registers: number(&mut fields)?,
+                rings: number(&mut fields)?,
+            },
             _ => return None,
         };
         fields.next().is_none().then_some(handover)
@@ -68,6 +101,9 @@ impl fmt::Display for Handover<'_> {
             Self::Console { registers, rings } => write!(f, "instar.console={registers:#x},{rings:#x}"),
             Self::Disk { serial, sectors, registers, rings } => {
                 write!(f, "instar.disk={serial},{sectors:#x},{registers:#x},{rings:#x}")
+            }
+            Self::Slots { count, registers, rings } => {
+                write!(f, "instar.slots={count:#x},{registers:#x},{rings:#x}")
             }
         }
     }
@@ -83,7 +119,8 @@ mod tests {
         let console = Handover::Console { registers: 0xd000_0000, rings: 0x2b_0000 };
         let disk =
             Handover::Disk { serial: "source.extents", sectors: 9, registers: 0xd000_1000, rings: 0x2b_2000 };
-        for word in [console, disk] {
+        let slots = Handover::Slots { count: 1280, registers: 0xd000_2000, rings: 0x2b_3000 };
+        for word in [console, disk, slots] {
             assert_eq!(Handover::parse(&word.to_string()), Some(word));
         }
         assert_eq!(disk.to_string(), "instar.disk=source.extents,0x9,0xd0001000,0x2b2000");

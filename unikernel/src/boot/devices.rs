@@ -1,10 +1,12 @@
 //! Finding the devices: those handed over running, and those of a foreign machine, which are brought up here.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{collections::BTreeSet, string::String, vec::Vec};
 use core::ptr::NonNull;
 
 use drivers::{Block, Console, DeviceType, MmioTransport, Rings};
-use protocol::handover::{AVAILABLE_RING, Handover, RING_ENTRIES, RING_PAGE, USED_RING};
+use protocol::handover::{
+    AVAILABLE_RING, Handover, RING_ENTRIES, RING_PAGE, SLOT_STRIDE, USED_RING, slot_index,
+};
 
 use super::panic::set_console;
 
@@ -21,11 +23,22 @@ pub struct Disks {
     named: Vec<(String, Block)>,
     /// Disks that are not up: their serials are asked for when a disk is first wanted.
     waiting: Vec<MmioTransport>,
+    /// Places of disks that come when they are asked for.
+    slots: Slots,
+}
+
+/// Slots side by side, from number 0 on.
+#[derive(Default)]
+struct Slots {
+    count: u64,
+    registers: u64,
+    rings: u64,
+    taken: BTreeSet<u64>,
 }
 
 /// Brings the console up, finds the disks.
 pub fn start(command_line: &str) -> Disks {
-    let mut disks = Disks { named: Vec::new(), waiting: Vec::new() };
+    let mut disks = Disks { named: Vec::new(), waiting: Vec::new(), slots: Slots::default() };
     for word in command_line.split_ascii_whitespace() {
         match Handover::parse(word) {
             Some(handover) => take_over(handover, &mut disks),
@@ -51,6 +64,9 @@ fn take_over(handover: Handover, disks: &mut Disks) {
                 let transport = MmioTransport::adopt(pointer(registers));
                 let block = Block::adopt(transport, pointer(rings), sectors);
                 disks.named.push((String::from(serial), block));
+            }
+            Handover::Slots { count, registers, rings } => {
+                disks.slots = Slots { count, registers, rings, taken: BTreeSet::new() };
             }
         }
     }
@@ -80,6 +96,9 @@ fn bring_up(transport: MmioTransport, disks: &mut Disks) {
 impl Disks {
     /// Takes the disk with this serial.
     pub fn take(&mut self, serial: &str) -> Option<Block> {
+        if let Some(index) = slot_index(serial) {
+            return self.slots.take(index);
+        }
         for transport in self.waiting.drain(..) {
             // A disk that does not come up is a disk that is not there.
             let Ok(mut block) = Block::new(transport) else { continue };
@@ -89,5 +108,20 @@ impl Disks {
         }
         let index = self.named.iter().position(|(name, _)| name == serial)?;
         Some(self.named.swap_remove(index).1)
+    }
+}
+
+impl Slots {
+    /// The disk that was put into slot `index`, once.
+    fn take(&mut self, index: u64) -> Option<Block> {
+        if index >= self.count || !self.taken.insert(index) {
+            return None;
+        }
+        // SAFETY: who boots the guest says where the slots are, and maps them; this one is taken once, and has a
+        // device because the host told its serial.
+        Some(unsafe {
+            let transport = MmioTransport::adopt(pointer(self.registers + index * SLOT_STRIDE));
+            Block::attached(transport, pointer(self.rings + index * RING_PAGE))
+        })
     }
 }

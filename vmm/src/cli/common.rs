@@ -1,17 +1,18 @@
 //! The options every command has beside qemu-img's, and the environment variables that stand for them where a command
 //! line cannot be changed.
 
-use std::{env, ffi::OsString, str::FromStr, time::Duration};
+use std::{env, ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
 
 use argh::ArgsInfo;
-use protocol::QemuVersion;
+use protocol::{ErrorKind, QemuVersion};
 
 use super::argv::{Exception, Reader, Table};
 use crate::{
     error::Error,
     launch::{self, Command, Finished, Limits},
     machine::{MAX_MEMORY, MIN_MEMORY},
-    report::{Failure, Speaker, escape, escape_name},
+    references::Directory,
+    report::{Failure, Speaker, escape, escape_name, reason},
     sandbox::{Layer, Sandbox, SandboxOptions},
 };
 
@@ -25,7 +26,8 @@ const MAX_TIMEOUT: u64 = 24 * 60 * 60;
 pub const DEFAULT_MEMORY: Memory = Memory(64 << 20);
 
 /// What all commands' option tables have in common: the options qemu-img does not know.
-pub const OWN: [Exception; 4] = [
+pub const OWN: [Exception; 5] = [
+    Exception::Own("allow-references"),
     Exception::Own("timeout"),
     Exception::Own("memory"),
     Exception::Own("qemu-version"),
@@ -99,6 +101,28 @@ fn of_environment<T: FromStr<Err: std::fmt::Display>>(variable: &str) -> Result<
     }
 }
 
+/// The directories beneath which referenced files may be opened: those given, else the environment's.
+pub fn reference_directories(given: &[String]) -> Result<Vec<Directory>, Failure> {
+    let of_environment = match env::var_os("INSTAR_ALLOW_REFERENCES") {
+        Some(list) if given.is_empty() => env::split_paths(&list).collect(),
+        _ => Vec::new(),
+    };
+    let named = given.iter().map(PathBuf::from).chain(of_environment);
+    named
+        .filter(|path| !path.as_os_str().is_empty())
+        .map(|path| {
+            Directory::open(&path).map_err(|error| {
+                let path = escape_name(path.as_os_str());
+                let why = reason(&error);
+                Failure::new(
+                    ErrorKind::Io,
+                    format!("Could not open directory '{path}' (--allow-references): {why}"),
+                )
+            })
+        })
+        .collect()
+}
+
 /// The profile the environment asks for.
 pub fn profile_of_environment() -> Result<Option<QemuVersion>, Failure> {
     of_environment("INSTAR_QEMU_VERSION")
@@ -130,7 +154,11 @@ pub fn launch(
         speaker.warn("Running without the sandbox (--no-sandbox)");
         return launch::run(command, limits, None);
     }
-    let options = SandboxOptions { as_qemu_img: speaker.as_qemu_img, ..SandboxOptions::default() };
+    let options = SandboxOptions {
+        as_qemu_img: speaker.as_qemu_img,
+        references: !command.references.directories().is_empty(),
+        ..SandboxOptions::default()
+    };
     let sandbox = Sandbox::new(options);
     let finished = launch::run(command, limits, Some(&sandbox));
     let status = sandbox.status();

@@ -20,7 +20,8 @@ use super::{
 use crate::{
     error::Error,
     launch::{Command, DeviceStart, Disk, IoMode, Limits},
-    report::{self, Failure, Speaker, escape, escape_name},
+    references::{Opening, References},
+    report::{self, Failure, Speaker, escape, escape_name, reason},
     source::{self, Source, SourceError, SourceOptions},
 };
 
@@ -39,11 +40,11 @@ const SOURCE: &str = "source";
     subcommand,
     name = "measure",
     help_triggers("-h", "--help"),
-    usage = "[-f FMT] [-l SNAPSHOT] [-U] [-O TARGET_FMT] [-o OPTIONS]\n    [--output human|json] [--object OBJDEF] [--timeout SECONDS] [--memory SIZE]\n    [--qemu-version X.Y] [--no-sandbox] (--size SIZE | FILE)",
+    usage = "[-f FMT] [-l SNAPSHOT] [-U] [-O TARGET_FMT] [-o OPTIONS]\n    [--output human|json] [--object OBJDEF] [--allow-references DIR]\n    [--timeout SECONDS] [--memory SIZE] [--qemu-version X.Y] [--no-sandbox]\n    (--size SIZE | FILE)",
     note = "Options may stand behind FILE, be abbreviated, and be written --output=json or",
     note = "-fqcow2. Of an option given twice the last counts, but for -o and --object.",
-    note = "INSTAR_TIMEOUT, INSTAR_MEMORY and INSTAR_QEMU_VERSION in the environment are",
-    note = "defaults for the options of those names.",
+    note = "INSTAR_ALLOW_REFERENCES (DIR[:DIR...]), INSTAR_TIMEOUT, INSTAR_MEMORY and",
+    note = "INSTAR_QEMU_VERSION in the environment are defaults for the options of those names.",
     note = "The exit code is 0, or 1 after any failure."
 )]
 pub struct Measure {
@@ -83,6 +84,10 @@ pub struct Measure {
     /// size of the new image in bytes, or with a suffix: k, M, G, T, P or E (powers of 1024); -s for profiles from 11.1
     #[argh(option, short = 's', arg_name = "SIZE")]
     size: Vec<String>,
+
+    /// open the files that FILE names (backing files, data files, extents) if they are beneath DIR; may be given several times (default: none)
+    #[argh(option, arg_name = "DIR")]
+    allow_references: Vec<String>,
 
     /// stop after this many seconds, 1 to 86400 (default: 60)
     #[argh(option, arg_name = "SECONDS")]
@@ -138,7 +143,8 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     let deadline = started + Duration::from(timeout);
     let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
 
-    let Subject { subject, name, disks, tables } = options.subject(speaker, reader.operands(), deadline)?;
+    let Subject { subject, name, disks, references, tables } =
+        options.subject(speaker, reader.operands(), deadline)?;
     let request = MeasureRequest {
         profile: speaker.profile,
         target_format: options.target().to_owned(),
@@ -149,7 +155,7 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     let payload = serde_json::to_vec(&request)
         .map_err(|error| Failure::usage(format!("Could not encode the command: {error}")))?;
     let io = IoMode::for_reading(tables);
-    let command = Command { op: Op::Measure, payload, disks, io, start: DeviceStart::HandedOver };
+    let command = Command { op: Op::Measure, payload, disks, io, start: DeviceStart::HandedOver, references };
     let left = deadline.saturating_duration_since(Instant::now());
     let limits = Limits { memory: memory.bytes(), timeout: left.max(Duration::from_millis(1)) };
     let finished =
@@ -224,6 +230,7 @@ struct Subject<'a> {
     subject: MeasureSubject,
     name: Option<&'a OsStr>,
     disks: Vec<Disk>,
+    references: References,
     /// About how many bytes of tables there are to read.
     tables: u64,
 }
@@ -258,7 +265,8 @@ impl Measure {
             (None, None) => Err(Failure::usage("Either --size N or one filename must be specified.")),
             (None, Some(text)) => {
                 let subject = MeasureSubject::Size(size(text, speaker.profile)?);
-                Ok(Subject { subject, name: None, disks: Vec::new(), tables: 0 })
+                let references = References::denied();
+                Ok(Subject { subject, name: None, disks: Vec::new(), references, tables: 0 })
             }
             (Some(name), None) => self.open(speaker, name, deadline),
         }
@@ -279,20 +287,28 @@ impl Measure {
         };
         // Only a qcow2 target is as long as there is data; the others are as long as the disk.
         let extents = self.target() == "qcow2";
+        let directories = common::reference_directories(&self.allow_references)?;
+        let opening = Opening { lock: !self.force_share, extents, deadline };
+        let mut references = References::beneath(directories, opening);
         let options = SourceOptions { serial: SOURCE, lock, extents, deadline };
         let Source { file, facts, extents } =
             source::open(name, options).map_err(|error| could_not_open(name, &error, speaker))?;
 
+        references.know(SOURCE, name, &file).map_err(|error| {
+            let why = reason(&error);
+            Failure::new(ErrorKind::Io, format!("Could not open '{}': {why}", escape_name(name)))
+        })?;
+
         let mut disks =
             vec![Disk { serial: facts.disk.clone(), file, length: facts.length, writable: false }];
         if let (Some(file), protocol::ExtentMap::Disk { disk, count }) = (extents, &facts.extents) {
-            disks.push(Disk { serial: disk.clone(), file, length: count * 16, writable: false });
+            disks.push(Disk { serial: disk.clone(), file, length: count * source::RANGE, writable: false });
         }
         let snapshot = snapshot::choose(&self.snapshot).cloned();
         let tables = facts.allocated / DATA_PER_TABLE;
         let subject =
             MeasureSubject::Image { source: Box::new(ImageSource::new(facts, format.cloned())), snapshot };
-        Ok(Subject { subject, name: Some(name), disks, tables })
+        Ok(Subject { subject, name: Some(name), disks, references, tables })
     }
 }
 

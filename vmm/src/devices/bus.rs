@@ -9,19 +9,29 @@ use crate::machine::Bus;
 pub struct DeviceBus {
     transports: Vec<MmioTransport>,
     memory: GuestMemoryMmap,
+    /// Address behind the rings of the devices that were brought up here.
+    rings: u64,
 }
 
 impl DeviceBus {
     /// The devices `transports`, which work on `memory`.
     pub fn new(transports: Vec<MmioTransport>, memory: GuestMemoryMmap) -> Self {
-        Self { transports, memory }
+        Self { transports, memory, rings: 0 }
     }
 
     /// Brings every device up in the guest's place, on the pages of rings from `rings` on.
-    pub fn bring_up(&mut self, mut rings: u64) -> Result<(), DeviceError> {
+    pub fn bring_up(&mut self, rings: u64) -> Result<(), DeviceError> {
+        self.rings = rings;
         for transport in &mut self.transports {
-            rings = transport.bring_up(rings, &self.memory)?;
+            self.rings = transport.bring_up(self.rings, &self.memory)?;
         }
+        Ok(())
+    }
+
+    /// Adds a device behind the others, and brings it up, its rings behind theirs.
+    pub fn attach(&mut self, mut transport: MmioTransport) -> Result<(), DeviceError> {
+        self.rings = transport.bring_up(self.rings, &self.memory)?;
+        self.transports.push(transport);
         Ok(())
     }
 

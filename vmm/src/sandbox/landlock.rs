@@ -1,6 +1,12 @@
-//! Landlock with not one rule: whatever it knows how to forbid is forbidden.
+//! Landlock with no rule but for the directories whose files may be read: whatever else it knows how to forbid is
+//! forbidden.
 
-use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetStatus, Scope};
+use std::os::fd::AsFd;
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
+    RulesetStatus, Scope,
+};
 
 use super::{Layer, SandboxError};
 
@@ -10,12 +16,17 @@ use super::{Layer, SandboxError};
 const WANTED: ABI = ABI::V6;
 
 /// Closes all paths, ports and scopes to this thread and those it will spawn. Open descriptors keep working.
-pub fn restrict() -> Result<Layer, SandboxError> {
+/// Files beneath `directories` can still be opened for reading.
+pub fn restrict<D: AsFd>(directories: &[D]) -> Result<Layer, SandboxError> {
+    let rules = directories
+        .iter()
+        .map(|directory| Ok::<_, RulesetError>(PathBeneath::new(directory, AccessFs::ReadFile)));
     let status = Ruleset::default()
         .handle_access(AccessFs::from_all(WANTED))?
         .handle_access(AccessNet::from_all(WANTED))?
         .scope(Scope::from_all(WANTED))?
         .create()?
+        .add_rules(rules)?
         .restrict_self()?;
     Ok(match status.ruleset {
         RulesetStatus::FullyEnforced => Layer::Enforced,

@@ -10,9 +10,13 @@ use std::{
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{Layer, SandboxError, SandboxOptions};
+use crate::references::MAX_SLOTS;
 
 /// What a result or a message may add to a stdout or stderr that is a regular file: the most a run prints.
 const OUTPUT: u64 = 256 << 20;
+
+/// Descriptors of a run that opens referenced files: two a slot, and what was open before.
+const REFERENCED: u64 = 2 * MAX_SLOTS as u64 + 64;
 
 /// Lowers hard and soft limits; a limit that is lower already stays.
 pub fn lower(options: SandboxOptions) -> Result<Layer, SandboxError> {
@@ -27,8 +31,10 @@ pub fn lower(options: SandboxOptions) -> Result<Layer, SandboxError> {
     }
     // No thread or process beyond those that exist (root is exempt from this one; the system call filter is not).
     lower_one("RLIMIT_NPROC", Resource::RLIMIT_NPROC, 0)?;
-    // No further descriptor; open ones are not affected. Last, because the steps above may need one.
-    lower_one("RLIMIT_NOFILE", Resource::RLIMIT_NOFILE, 0)?;
+    // No further descriptor but for referenced files; open ones are not affected. Last, because the steps above may
+    // need one.
+    let descriptors = if options.references { REFERENCED } else { 0 };
+    lower_one("RLIMIT_NOFILE", Resource::RLIMIT_NOFILE, descriptors)?;
     Ok(Layer::Enforced)
 }
 

@@ -12,7 +12,7 @@ mod landlock;
 mod limits;
 mod syscalls;
 
-use std::{io, sync::Mutex};
+use std::{io, os::fd::AsFd, sync::Mutex};
 
 use thiserror::Error;
 
@@ -21,6 +21,8 @@ use thiserror::Error;
 pub struct SandboxOptions {
     /// A file given by the user is written to: no limit on file sizes, writing system calls allowed.
     pub writable: bool,
+    /// Files that images name may be opened beneath the directories given to [`Sandbox::restrict`].
+    pub references: bool,
     /// Invoked as `qemu-img`: what is printed when a system call is refused speaks under that name.
     pub as_qemu_img: bool,
 }
@@ -86,10 +88,11 @@ impl Sandbox {
         Self { options, status: Mutex::default() }
     }
 
-    /// Step one: no file can be opened any more. Threads spawned later are as restricted as the calling one.
-    pub fn restrict(&self) -> Result<Status, SandboxError> {
+    /// Step one: no file can be opened any more but for reading and beneath `directories`. Threads spawned later are
+    /// as restricted as the calling one.
+    pub fn restrict<D: AsFd>(&self, directories: &[D]) -> Result<Status, SandboxError> {
         self.note(|status, layer| status.no_new_privs = layer, no_new_privs()?);
-        self.note(|status, layer| status.landlock = layer, landlock::restrict()?);
+        self.note(|status, layer| status.landlock = layer, landlock::restrict(directories)?);
         Ok(self.status())
     }
 

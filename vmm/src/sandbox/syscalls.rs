@@ -83,6 +83,10 @@ const WRITING: &[i64] = &[
     libc::SYS_ftruncate,
 ];
 
+/// Allowed beside [`ALLOWED`] when files that images name may be opened, and looked at as far as a host may.
+const OPENING: &[i64] =
+    &[libc::SYS_openat2, libc::SYS_statx, libc::SYS_fstat, libc::SYS_lseek, libc::SYS_memfd_create];
+
 /// Installs the filter on all threads of the process.
 pub fn filter(options: SandboxOptions) -> Result<Layer, SandboxError> {
     let program = compile(options)?;
@@ -106,7 +110,13 @@ fn rules(options: SandboxOptions) -> Result<BTreeMap<i64, Vec<Rule>>, BackendErr
     // The one thing left to ask of KVM.
     rules.insert(libc::SYS_ioctl, vec![only(1, Op::Eq, KVM_RUN)?]);
     // Debug builds of std check with F_GETFD that a descriptor they close is open.
-    rules.insert(libc::SYS_fcntl, vec![only(1, Op::Eq, libc::F_GETFD.cast_unsigned())?]);
+    let mut controls = vec![libc::F_GETFD];
+    if options.references {
+        rules.extend(OPENING.iter().map(|&number| (number, Vec::new())));
+        controls.extend([libc::F_OFD_SETLK, libc::F_OFD_GETLK]);
+    }
+    let controls = controls.into_iter().map(|control| only(1, Op::Eq, control.cast_unsigned()));
+    rules.insert(libc::SYS_fcntl, controls.collect::<Result<_, _>>()?);
     // Fresh memory, never executable.
     let anonymous = libc::MAP_ANONYMOUS.cast_unsigned();
     let executable = libc::PROT_EXEC.cast_unsigned();
@@ -221,8 +231,8 @@ mod tests {
 
     #[test]
     fn groups_decide_as_the_plain_list_does() {
-        for writable in [false, true] {
-            let options = SandboxOptions { writable, ..SandboxOptions::default() };
+        for (writable, references) in [(false, false), (true, false), (false, true), (true, true)] {
+            let options = SandboxOptions { writable, references, ..SandboxOptions::default() };
             let plain = program(rules(options).unwrap()).unwrap();
             let grouped = compile(options).unwrap();
             let mut allowed = 0;
@@ -239,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_filter_stays_small() {
-        let writable = SandboxOptions { writable: true, ..SandboxOptions::default() };
+        let writable = SandboxOptions { writable: true, references: true, ..SandboxOptions::default() };
         assert!(compile(SandboxOptions::default()).unwrap().len() < 300);
         assert!(compile(writable).unwrap().len() < 350);
     }

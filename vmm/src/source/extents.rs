@@ -16,6 +16,9 @@ use super::SourceError;
 /// are far higher, so a file crafted to be nothing but holes is refused rather than measured for hours.
 pub const MAX_EXTENTS: u64 = 4 << 20;
 
+/// Bytes of an extent in a map that is a file: start and end, little-endian.
+pub const RANGE: u64 = 16;
+
 /// Extents between two looks at the clock.
 const CLOCK_EVERY: u64 = 256;
 

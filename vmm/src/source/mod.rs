@@ -18,7 +18,7 @@ use std::{
 use protocol::{ErrorKind, ExtentMap, FileFacts, QemuVersion};
 use thiserror::Error;
 
-pub use extents::MAX_EXTENTS;
+pub use extents::{MAX_EXTENTS, RANGE};
 pub use lock::{Conflict, Format};
 
 use crate::report::{escape_name, reason};
@@ -117,12 +117,17 @@ impl SourceError {
 /// Opens `name` for reading.
 pub fn open(name: &OsStr, options: SourceOptions<'_>) -> Result<Source, SourceError> {
     let path = local_path(name)?;
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         // A FIFO must not make us wait for a writer. std adds O_CLOEXEC.
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)
         .map_err(|error| SourceError::Open { name: escape_name(path), error })?;
+    describe(file, path, options)
+}
+
+/// Collects what may be known of `file`, which is at `path`.
+pub fn describe(mut file: File, path: &OsStr, options: SourceOptions<'_>) -> Result<Source, SourceError> {
     let metadata = file.metadata().map_err(SourceError::Length)?;
     let kind = metadata.file_type();
     let length = if kind.is_file() {
@@ -152,7 +157,7 @@ pub fn open(name: &OsStr, options: SourceOptions<'_>) -> Result<Source, SourceEr
 }
 
 /// The local file a name stands for, by qemu-img's rule: a colon in front of any slash ends a protocol's name.
-fn local_path(name: &OsStr) -> Result<&OsStr, SourceError> {
+pub fn local_path(name: &OsStr) -> Result<&OsStr, SourceError> {
     let bytes = name.as_bytes();
     let path = match bytes.iter().position(|byte| matches!(byte, b':' | b'/')) {
         Some(end) if bytes[end] == b':' => match bytes.strip_prefix(b"file:") {
