@@ -464,11 +464,7 @@ fn own_failures_carry_their_kind() {
         (&["measure", "nbd:x"], "instar: Could not open 'nbd:x': Unknown protocol 'nbd' (unsupported)\n"),
         (
             &["measure", "json:{}"],
-            "instar: Could not open 'json:{}': Unknown protocol 'json' (unsupported)\n",
-        ),
-        (
-            &["measure", "--image-opts", "driver=raw,file.filename=raw.img"],
-            "instar: --image-opts is not supported (unsupported)\n",
+            "instar: Could not open 'json:{}': Must specify either driver or file (usage)\n",
         ),
         (
             &["measure", "--foo"],

@@ -1,4 +1,6 @@
-//! What both sides must know of `-o` lists and of messages about them.
+//! What both sides must know of lists of options and of messages about them.
+
+use alloc::string::String;
 
 /// Marks a line of an [`ErrorRecord`](crate::ErrorRecord)'s message as a hint: it is printed without this mark and
 /// without the program's name in front of it.
@@ -15,4 +17,43 @@ pub const HINT: char = '\t';
 pub fn is_valid_list(list: &str) -> bool {
     let trailing = list.len() - list.trim_end_matches(',').len();
     !list.is_empty() && !list.starts_with(',') && trailing.is_multiple_of(2)
+}
+
+/// Splits the first parameter off a list `name=value,flag`, in which `,,` stands for a comma inside a value: its name,
+/// its value if it has one, and the list behind it.
+///
+/// ```
+/// use protocol::options::split_parameter;
+/// assert_eq!(split_parameter("a=1,,2,b"), ("a", Some("1,2".into()), "b"));
+/// assert_eq!(split_parameter("b"), ("b", None, ""));
+/// ```
+pub fn split_parameter(list: &str) -> (&str, Option<String>, &str) {
+    match list.find(['=', ',']) {
+        Some(at) if list[at..].starts_with('=') => {
+            let (value, rest) = split_value(&list[at + 1..]);
+            (&list[..at], Some(value), rest)
+        }
+        end => {
+            let (flag, rest) = list.split_at(end.unwrap_or(list.len()));
+            (flag, None, rest.strip_prefix(',').unwrap_or(rest))
+        }
+    }
+}
+
+/// Splits a value off: up to a single comma, with `,,` made one.
+fn split_value(text: &str) -> (String, &str) {
+    let mut value = String::new();
+    let mut rest = text;
+    while let Some((head, tail)) = rest.split_once(',') {
+        value.push_str(head);
+        match tail.strip_prefix(',') {
+            Some(behind) => {
+                value.push(',');
+                rest = behind;
+            }
+            None => return (value, tail),
+        }
+    }
+    value.push_str(rest);
+    (value, "")
 }

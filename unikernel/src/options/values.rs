@@ -8,7 +8,7 @@ use alloc::{
 
 use protocol::{
     ErrorRecord, QemuVersion,
-    options::HINT,
+    options::{HINT, split_parameter},
     size::{self, SizeError},
 };
 
@@ -81,41 +81,15 @@ impl Values {
     }
 }
 
-/// Splits the first option off a list: its name, its value, and the list behind it.
+/// Splits the first option off a list: its name, its value, and the list behind it. A name alone is a flag, on or off.
 fn split_option(list: &str) -> (&str, String, &str) {
-    match list.find(['=', ',']) {
-        Some(at) if list[at..].starts_with('=') => {
-            let (value, rest) = split_value(&list[at + 1..]);
-            (&list[..at], value, rest)
-        }
-        end => {
-            let (flag, rest) = list.split_at(end.unwrap_or(list.len()));
-            let rest = rest.strip_prefix(',').unwrap_or(rest);
-            match flag.strip_prefix("no") {
-                // So `nocow` is the flag `cow` turned off, which no format has.
-                Some(name) => (name, "off".to_string(), rest),
-                None => (flag, "on".to_string(), rest),
-            }
-        }
+    let (name, value, rest) = split_parameter(list);
+    match (value, name.strip_prefix("no")) {
+        (Some(value), _) => (name, value, rest),
+        // So `nocow` is the flag `cow` turned off, which no format has.
+        (None, Some(flag)) => (flag, "off".to_string(), rest),
+        (None, None) => (name, "on".to_string(), rest),
     }
-}
-
-/// Splits a value off: up to a single comma, with `,,` made one.
-fn split_value(text: &str) -> (String, &str) {
-    let mut value = String::new();
-    let mut rest = text;
-    while let Some((head, tail)) = rest.split_once(',') {
-        value.push_str(head);
-        match tail.strip_prefix(',') {
-            Some(behind) => {
-                value.push(',');
-                rest = behind;
-            }
-            None => return (value, tail),
-        }
-    }
-    value.push_str(rest);
-    (value, "")
 }
 
 /// Checks one option; an error is the first line or lines of the message.

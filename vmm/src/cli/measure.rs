@@ -6,23 +6,19 @@ use std::{
 };
 
 use argh::{ArgsInfo, FromArgs};
-use protocol::{
-    Answer, ErrorKind, ErrorRecord, ImageSource, MeasureRequest, MeasureSubject, Op, QemuVersion,
-    options::{HINT, is_valid_list},
-    size,
-};
+use protocol::{Answer, MeasureRequest, MeasureSubject, Op, QemuVersion, options::is_valid_list, size};
 
 use super::{
     argv::{Exception, Item, Reader, Table},
     common::{self, Memory, Seconds},
+    image::{How, Image},
     secret, snapshot,
 };
 use crate::{
     error::Error,
     launch::{Command, DeviceStart, Disk, IoMode, Limits},
-    references::{Opening, References},
-    report::{self, Failure, Speaker, escape, escape_name, reason},
-    source::{self, Source, SourceError, SourceOptions},
+    references::References,
+    report::{self, Failure, Speaker, escape},
 };
 
 /// The command's name.
@@ -31,16 +27,13 @@ pub const NAME: &str = "measure";
 /// Bytes of data for each byte of tables in the usual image: qcow2 with clusters of 64 KiB.
 const DATA_PER_TABLE: u64 = 65536 / 8;
 
-/// Serial of the disk that holds the measured image.
-const SOURCE: &str = "source";
-
 /// Calculate the length of a new image: an empty one of SIZE bytes, or one that holds what FILE holds.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "measure",
     help_triggers("-h", "--help"),
-    usage = "[-f FMT] [-l SNAPSHOT] [-U] [-O TARGET_FMT] [-o OPTIONS]\n    [--output human|json] [--object OBJDEF] [--allow-references DIR]\n    [--timeout SECONDS] [--memory SIZE] [--qemu-version X.Y] [--no-sandbox]\n    (--size SIZE | FILE)",
+    usage = "[-f FMT | --image-opts] [-l SNAPSHOT] [-U] [-O TARGET_FMT] [-o OPTIONS]\n    [--output human|json] [--object OBJDEF] [--allow-references DIR]\n    [--timeout SECONDS] [--memory SIZE] [--qemu-version X.Y] [--no-sandbox]\n    (--size SIZE | FILE)",
     note = "Options may stand behind FILE, be abbreviated, and be written --output=json or",
     note = "-fqcow2. Of an option given twice the last counts, but for -o and --object.",
     note = "INSTAR_ALLOW_REFERENCES (DIR[:DIR...]), INSTAR_TIMEOUT, INSTAR_MEMORY and",
@@ -52,7 +45,7 @@ pub struct Measure {
     #[argh(option, short = 'f', arg_name = "FMT")]
     format: Vec<String>,
 
-    /// FILE is a list of options instead of a name (not supported)
+    /// FILE is a list of options instead of a name, as in driver=qcow2,file.filename=NAME
     #[argh(switch)]
     image_opts: bool,
 
@@ -143,8 +136,12 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     let deadline = started + Duration::from(timeout);
     let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
 
-    let Subject { subject, name, disks, references, tables } =
-        options.subject(speaker, reader.operands(), deadline)?;
+    let name = match reader.operands() {
+        [] => None,
+        [name] => Some(*name),
+        _ => return Err(Failure::usage("At most one filename argument is allowed.")),
+    };
+    let Subject { subject, disks, references, tables } = options.subject(speaker, name, deadline)?;
     let request = MeasureRequest {
         profile: speaker.profile,
         target_format: options.target().to_owned(),
@@ -160,7 +157,7 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     let limits = Limits { memory: memory.bytes(), timeout: left.max(Duration::from_millis(1)) };
     let finished =
         common::launch(command, &limits, options.no_sandbox, speaker).map_err(|error| match error {
-            Error::Guest(record) => refusal(record, name),
+            Error::Guest(record) => Image::refusal(name.unwrap_or_default(), record),
             // The time asked for, not what was left of it when the machine started.
             Error::Timeout(_) => Error::Timeout(timeout.into()).into(),
             error => error.into(),
@@ -226,9 +223,8 @@ fn size(text: &str, profile: QemuVersion) -> Result<u64, Failure> {
 }
 
 /// What is measured, and the file for it.
-struct Subject<'a> {
+struct Subject {
     subject: MeasureSubject,
-    name: Option<&'a OsStr>,
     disks: Vec<Disk>,
     references: References,
     /// About how many bytes of tables there are to read.
@@ -245,17 +241,7 @@ impl Measure {
     }
 
     /// The checks between options, in qemu-img's order, and the file they end at.
-    fn subject<'a>(
-        &self,
-        speaker: Speaker,
-        operands: &[&'a OsStr],
-        deadline: Instant,
-    ) -> Result<Subject<'a>, Failure> {
-        let name = match operands {
-            [] => None,
-            [name] => Some(*name),
-            _ => return Err(Failure::usage("At most one filename argument is allowed.")),
-        };
+    fn subject(&self, speaker: Speaker, name: Option<&OsStr>, deadline: Instant) -> Result<Subject, Failure> {
         let about_a_file = self.image_opts || !self.format.is_empty() || !self.snapshot.is_empty();
         match (name, self.size.last()) {
             (None, _) if about_a_file => {
@@ -266,69 +252,33 @@ impl Measure {
             (None, Some(text)) => {
                 let subject = MeasureSubject::Size(size(text, speaker.profile)?);
                 let references = References::denied();
-                Ok(Subject { subject, name: None, disks: Vec::new(), references, tables: 0 })
+                Ok(Subject { subject, disks: Vec::new(), references, tables: 0 })
             }
             (Some(name), None) => self.open(speaker, name, deadline),
         }
     }
 
-    fn open<'a>(&self, speaker: Speaker, name: &'a OsStr, deadline: Instant) -> Result<Subject<'a>, Failure> {
-        let format = self.format.last();
-        if self.image_opts {
-            return Err(match format {
-                Some(_) => Failure::usage("--image-opts and --format are mutually exclusive"),
-                None => Failure::new(ErrorKind::Unsupported, "--image-opts is not supported"),
-            });
+    fn open(&self, speaker: Speaker, name: &OsStr, deadline: Instant) -> Result<Subject, Failure> {
+        let format = self.format.last().map(String::as_str);
+        if self.image_opts && format.is_some() {
+            return Err(Failure::usage("--image-opts and --format are mutually exclusive"));
         }
-        let lock = match format.map(String::as_str) {
-            _ if self.force_share => None,
-            Some("raw") => Some(source::Format::Raw),
-            _ => Some(source::Format::Structured),
+        let how = How {
+            format,
+            image_opts: self.image_opts,
+            force_share: self.force_share,
+            allow_references: &self.allow_references,
+            // Only a qcow2 target is as long as there is data; the others are as long as the disk.
+            extents: self.target() == "qcow2",
+            deadline,
+            speaker,
         };
-        // Only a qcow2 target is as long as there is data; the others are as long as the disk.
-        let extents = self.target() == "qcow2";
-        let directories = common::reference_directories(&self.allow_references)?;
-        let opening = Opening { lock: !self.force_share, extents, deadline };
-        let mut references = References::beneath(directories, opening);
-        let options = SourceOptions { serial: SOURCE, lock, extents, deadline };
-        let Source { file, facts, extents } =
-            source::open(name, options).map_err(|error| could_not_open(name, &error, speaker))?;
-
-        references.know(SOURCE, name, &file).map_err(|error| {
-            let why = reason(&error);
-            Failure::new(ErrorKind::Io, format!("Could not open '{}': {why}", escape_name(name)))
-        })?;
-
-        let mut disks =
-            vec![Disk { serial: facts.disk.clone(), file, length: facts.length, writable: false }];
-        if let (Some(file), protocol::ExtentMap::Disk { disk, count }) = (extents, &facts.extents) {
-            disks.push(Disk { serial: disk.clone(), file, length: count * source::RANGE, writable: false });
-        }
+        let Image { source, disks, references, .. } = Image::open(name, how)?;
         let snapshot = snapshot::choose(&self.snapshot).cloned();
-        let tables = facts.allocated / DATA_PER_TABLE;
-        let subject =
-            MeasureSubject::Image { source: Box::new(ImageSource::new(facts, format.cloned())), snapshot };
-        Ok(Subject { subject, name: Some(name), disks, references, tables })
+        let tables = source.file.allocated / DATA_PER_TABLE;
+        let subject = MeasureSubject::Image { source: Box::new(source), snapshot };
+        Ok(Subject { subject, disks, references, tables })
     }
-}
-
-fn could_not_open(name: &OsStr, error: &SourceError, speaker: Speaker) -> Failure {
-    let name = escape_name(name);
-    let hint = match error {
-        SourceError::Locked(_) => format!("\n{HINT}Is another process using the image [{name}]?"),
-        _ => String::new(),
-    };
-    let text = error.text(speaker.profile);
-    Failure::new(error.kind(), format!("Could not open '{name}': {text}{hint}"))
-}
-
-/// What the guest says, with the name it does not know.
-fn refusal(record: ErrorRecord, name: Option<&OsStr>) -> Failure {
-    let message = match (record.disk.as_deref(), name) {
-        (Some(SOURCE), Some(name)) => format!("Could not open '{}': {}", escape_name(name), record.message),
-        _ => record.message,
-    };
-    Failure::new(record.kind, message).field(record.field)
 }
 
 #[cfg(test)]

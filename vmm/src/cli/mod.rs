@@ -5,6 +5,8 @@
 
 mod argv;
 mod common;
+mod image;
+mod image_opts;
 mod measure;
 mod secret;
 mod snapshot;

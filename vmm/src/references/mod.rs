@@ -98,18 +98,17 @@ impl References {
 
     /// Tells of a file that the command line named; `serial` is its disk's. For names that are to be resolved later
     /// this is where they begin, while the process may still look around.
-    pub fn know(&mut self, serial: &str, name: &OsStr, file: &File) -> std::io::Result<()> {
+    pub fn know(&mut self, serial: &str, path: &OsStr, file: &File) -> std::io::Result<()> {
         if self.directories.is_empty() {
             return Ok(());
         }
-        let path = Path::new(source::local_path(name).unwrap_or(name));
-        let directory = match path.parent() {
+        let directory = match Path::new(path).parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
         let metadata = file.metadata()?;
         let known = Known {
-            name: path.into(),
+            name: path.to_owned(),
             directory: directory.canonicalize()?,
             identity: (metadata.dev(), metadata.ino()),
             above: None,

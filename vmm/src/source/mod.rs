@@ -114,9 +114,8 @@ impl SourceError {
     }
 }
 
-/// Opens `name` for reading.
-pub fn open(name: &OsStr, options: SourceOptions<'_>) -> Result<Source, SourceError> {
-    let path = local_path(name)?;
+/// Opens the file at `path` for reading.
+pub fn open(path: &OsStr, options: SourceOptions<'_>) -> Result<Source, SourceError> {
     let file = OpenOptions::new()
         .read(true)
         // A FIFO must not make us wait for a writer. std adds O_CLOEXEC.

@@ -51,7 +51,7 @@ impl Bench {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.directory).env("LC_ALL", "C").stdin(Stdio::null());
-        for name in ["INSTAR_QEMU_VERSION", "INSTAR_TIMEOUT", "INSTAR_MEMORY"] {
+        for name in ["INSTAR_ALLOW_REFERENCES", "INSTAR_QEMU_VERSION", "INSTAR_TIMEOUT", "INSTAR_MEMORY"] {
             command.env_remove(name);
         }
         command

@@ -1,0 +1,156 @@
+//! Opening the image that a command line names or describes, with all the files that this takes.
+
+use std::{ffi::OsStr, time::Instant};
+
+use protocol::{Backing, ErrorKind, ErrorRecord, ExtentMap, FileFacts, ImageSource, options::HINT};
+
+use super::{
+    common,
+    image_opts::{self, Below, Description},
+};
+use crate::{
+    launch::Disk,
+    references::{Opening, References},
+    report::{Failure, Speaker, escape_name, reason},
+    source::{self, Source, SourceError, SourceOptions},
+};
+
+/// Serial of the disk that holds the image.
+const SOURCE: &str = "source";
+
+/// How an image is opened: what the options of a command say about it.
+#[derive(Clone, Copy, Debug)]
+pub struct How<'a> {
+    /// `-f`
+    pub format: Option<&'a str>,
+    /// `--image-opts`
+    pub image_opts: bool,
+    /// `-U`
+    pub force_share: bool,
+    /// `--allow-references`
+    pub allow_references: &'a [String],
+    /// Whether it matters where files have holes.
+    pub extents: bool,
+    /// When to give up.
+    pub deadline: Instant,
+    /// Who speaks.
+    pub speaker: Speaker,
+}
+
+/// An image, ready for a machine.
+#[derive(Debug)]
+pub struct Image {
+    /// What the guest is told of it.
+    pub source: ImageSource,
+    /// Its disks.
+    pub disks: Vec<Disk>,
+    /// Who decides about what it names.
+    pub references: References,
+}
+
+impl Image {
+    /// Opens the image that `name` is the name or the description of.
+    pub fn open(name: &OsStr, how: How<'_>) -> Result<Self, Failure> {
+        let directories = common::reference_directories(how.allow_references)?;
+        let opening = Opening { lock: !how.force_share, extents: how.extents, deadline: how.deadline };
+        let references = References::beneath(directories, opening);
+        let mut files = Files { name, how, disks: Vec::new(), references };
+        let source = match description(name, how).map_err(|why| files.failure(ErrorKind::Usage, &why))? {
+            Some(description) => files.described(&description)?,
+            None => {
+                let path = source::local_path(name).map_err(|error| files.refused(&error))?;
+                ImageSource::new(files.open(path, how.format)?, how.format.map(str::to_owned))
+            }
+        };
+        let Files { disks, references, .. } = files;
+        Ok(Self { source, disks, references })
+    }
+
+    /// What the guest says of the image, with the name it does not know.
+    pub fn refusal(name: &OsStr, record: ErrorRecord) -> Failure {
+        let message = match record.disk {
+            Some(_) => format!("Could not open '{}': {}", escape_name(name), record.message),
+            None => record.message,
+        };
+        Failure::new(record.kind, message).field(record.field)
+    }
+}
+
+/// What the operand describes, if it is more than a name.
+fn description(name: &OsStr, how: How<'_>) -> Result<Option<Description>, String> {
+    let Some(text) = name.to_str() else {
+        return if how.image_opts { Err("Options are not UTF-8".into()) } else { Ok(None) };
+    };
+    match () {
+        () if how.image_opts => image_opts::parse_list(text, how.speaker).map(Some),
+        () if image_opts::is_json(text) => image_opts::parse_json(text, how.format, how.speaker).map(Some),
+        () => Ok(None),
+    }
+}
+
+/// The files opened so far.
+struct Files<'a> {
+    name: &'a OsStr,
+    how: How<'a>,
+    disks: Vec<Disk>,
+    references: References,
+}
+
+impl Files<'_> {
+    fn described(&mut self, description: &Description) -> Result<ImageSource, Failure> {
+        let Description { path, format, window, key_secret, encrypt_format, backing, data_file } =
+            description;
+        let file = self.open(OsStr::new(path), format.as_deref())?;
+        let data_file = match data_file {
+            Some(path) => Some(self.open(OsStr::new(path), Some("raw"))?),
+            None => None,
+        };
+        let backing = match backing {
+            None => None,
+            Some(Below::Nothing) => Some(Backing::None),
+            Some(Below::Image(image)) => Some(Backing::Image(Box::new(self.described(image)?))),
+        };
+        let (format, window) = (format.clone(), *window);
+        let (key_secret, encrypt_format) = (key_secret.clone(), encrypt_format.clone());
+        Ok(ImageSource { file, format, window, key_secret, encrypt_format, backing, data_file })
+    }
+
+    fn open(&mut self, path: &OsStr, format: Option<&str>) -> Result<FileFacts, Failure> {
+        let serial = match self.disks.len() {
+            0 => SOURCE.to_owned(),
+            count => format!("file.{count}"),
+        };
+        let lock = match format {
+            _ if self.how.force_share => None,
+            Some("raw") => Some(source::Format::Raw),
+            _ => Some(source::Format::Structured),
+        };
+        let How { extents, deadline, .. } = self.how;
+        let options = SourceOptions { serial: &serial, lock, extents, deadline };
+        let Source { file, facts, extents } =
+            source::open(path, options).map_err(|error| self.refused(&error))?;
+        self.references
+            .know(&serial, path, &file)
+            .map_err(|error| self.failure(ErrorKind::Io, &reason(&error)))?;
+        self.disks.push(Disk { serial, file, length: facts.length, writable: false });
+        if let (Some(file), ExtentMap::Disk { disk, count }) = (extents, &facts.extents) {
+            let length = count * source::RANGE;
+            self.disks.push(Disk { serial: disk.clone(), file, length, writable: false });
+        }
+        Ok(facts)
+    }
+
+    fn failure(&self, kind: ErrorKind, why: &str) -> Failure {
+        Failure::new(kind, format!("Could not open '{}': {why}", escape_name(self.name)))
+    }
+
+    fn refused(&self, error: &SourceError) -> Failure {
+        let hint = match error {
+            SourceError::Locked(_) => {
+                format!("\n{HINT}Is another process using the image [{}]?", escape_name(self.name))
+            }
+            _ => String::new(),
+        };
+        self.failure(error.kind(), &(error.text(self.how.speaker.profile) + &hint))
+    }
+}
