@@ -172,8 +172,8 @@ fn converse(
     loop {
         let exit = machine.vcpu.run(bus);
         records.push(&port.take())?;
-        if records.ended() {
-            break;
+        if let Some(outcome) = records.take_outcome() {
+            return outcome.map_err(guest_error);
         }
         match exit.map_err(|fault| guest_fault(guest, fault))? {
             Exit::Device(outcome) => outcome?,
@@ -187,11 +187,12 @@ fn converse(
             }
         }
     }
-    match records.into_outcome() {
-        Some(Ok(answer)) => Ok(answer),
-        Some(Err(record)) if record.kind == ErrorKind::GuestFault => Err(Error::GuestPanic(record.message)),
-        Some(Err(record)) => Err(Error::Guest(record)),
-        None => unreachable!("the loop ends with the outcome"),
+}
+
+fn guest_error(record: ErrorRecord) -> Error {
+    match record.kind {
+        ErrorKind::GuestFault => Error::GuestPanic(record.message),
+        _ => Error::Guest(record),
     }
 }
 

@@ -36,13 +36,15 @@ pub struct RecordStream {
     request_id: u64,
     line: Vec<u8>,
     received: usize,
+    /// Whether the terminal record is there: nothing may follow it, even when its outcome was taken.
+    ended: bool,
     outcome: Option<Outcome>,
 }
 
 impl RecordStream {
     /// Nothing received yet for the command `request_id`.
     pub fn new(request_id: u64) -> Self {
-        Self { request_id, line: Vec::new(), received: 0, outcome: None }
+        Self { request_id, line: Vec::new(), received: 0, ended: false, outcome: None }
     }
 
     /// Takes bytes as they come.
@@ -52,7 +54,7 @@ impl RecordStream {
             return Err(StreamError::TooLong);
         }
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
-            if self.outcome.is_some() {
+            if self.ended {
                 return Err(StreamError::Trailing);
             }
             match part.strip_suffix(b"\n") {
@@ -67,14 +69,9 @@ impl RecordStream {
         Ok(())
     }
 
-    /// How the command ended, once it has.
-    pub fn into_outcome(self) -> Option<Outcome> {
-        self.outcome
-    }
-
-    /// Whether the terminal record is there.
-    pub fn ended(&self) -> bool {
-        self.outcome.is_some()
+    /// How the command ended, once it has; the answer is given once.
+    pub fn take_outcome(&mut self) -> Option<Outcome> {
+        self.outcome.take()
     }
 
     fn extend_line(&mut self, part: &[u8]) -> Result<(), StreamError> {
@@ -94,6 +91,7 @@ impl RecordStream {
         if request_id != self.request_id && !(request_id == 0 && outcome.is_err()) {
             return Err(StreamError::Request(request_id));
         }
+        self.ended = true;
         self.outcome = Some(outcome);
         Ok(())
     }
@@ -117,18 +115,23 @@ mod tests {
     #[test]
     fn a_record_in_pieces_is_a_record() {
         let pieces: Vec<&[u8]> = RESULT.chunks(1).collect();
-        assert!(push_all(&pieces).unwrap().ended());
+        let mut stream = push_all(&pieces).unwrap();
+        assert!(matches!(stream.take_outcome(), Some(Ok(_))));
+        assert_eq!(stream.take_outcome(), None);
     }
 
     #[test]
     fn a_record_without_its_newline_is_not_the_end() {
-        assert!(!push_all(&[&RESULT[..RESULT.len() - 1]]).unwrap().ended());
+        assert_eq!(push_all(&[&RESULT[..RESULT.len() - 1]]).unwrap().take_outcome(), None);
     }
 
     #[test]
     fn whatever_follows_the_terminal_record_is_refused() {
         assert_eq!(push_all(&[RESULT, b"\n"]).unwrap_err(), StreamError::Trailing);
         assert_eq!(push_all(&[&[RESULT, RESULT].concat()]).unwrap_err(), StreamError::Trailing);
+        let mut taken = push_all(&[RESULT]).unwrap();
+        taken.take_outcome();
+        assert_eq!(taken.push(b"\n"), Err(StreamError::Trailing));
     }
 
     #[test]
@@ -148,6 +151,6 @@ mod tests {
     fn an_error_before_the_command_was_known_counts() {
         let line =
             b"{\"record\":\"error\",\"request_id\":0,\"error\":{\"kind\":\"limit\",\"message\":\"m\"}}\n";
-        assert!(matches!(push_all(&[line]).unwrap().into_outcome(), Some(Err(_))));
+        assert!(matches!(push_all(&[line]).unwrap().take_outcome(), Some(Err(_))));
     }
 }
