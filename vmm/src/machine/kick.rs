@@ -111,7 +111,8 @@ impl Deadline {
             return Err(failed());
         }
         let deadline = Self { timer, at: Instant::now() + timeout, timeout };
-        let times = libc::itimerspec { it_value: timespec(timeout.max(SHORTEST)), it_interval: timespec(REPEAT) };
+        let times =
+            libc::itimerspec { it_value: timespec(timeout.max(SHORTEST)), it_interval: timespec(REPEAT) };
         // SAFETY: the timer is ours, the times are a local.
         if unsafe { libc::timer_settime(timer, 0, &times, null_mut()) } != 0 {
             return Err(failed());
