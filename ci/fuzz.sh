@@ -75,10 +75,31 @@ other_seed map_vmdk vmdk sparse zeroed_grain=on 1M 'write 0 512'
 other_seed map_vmdk vmdk stream subformat=streamOptimized 1M
 other_seed map_vmdk vmdk flat subformat=monolithicFlat 64k
 other_seed map_vmdk vmdk split subformat=twoGbMaxExtentSparse 5G
-other_seed map_others vdi vdi static=off 3M 'write 1M 1k'
-other_seed map_others qcow qcow encryption=off 64k 'write 4k 1k'
-other_seed map_others qed qed cluster_size=4k,table_size=2 64k 'write 4k 1k'
-other_seed map_others parallels parallels cluster_size=64k 256k 'write 64k 1k'
+other_seed map_vdi vdi vdi static=off 3M 'write 1M 1k'
+other_seed map_qcow qcow qcow encryption=off 64k 'write 4k 1k'
+other_seed map_qed qed qed cluster_size=4k,table_size=2 64k 'write 4k 1k'
+other_seed map_parallels parallels parallels cluster_size=64k 256k 'write 64k 1k'
+"${QEMU_IMG:-qemu-img}" create -q -f luks --object secret,id=key,data=key -o key-secret=key,iter-time=10 "$logs/image" 0
+{
+    head -c 1k "$logs/image"
+    printf 'aaaaaaaahhhhhhhh'
+} | seed map_luks header
+# What qemu-img does not make: a disk of Bochs with one extent of 4 KiB, and a compressed loop device of one block of 64 KiB.
+{
+    printf 'Bochs Virtual HD Image\0\0\0\0\0\0\0\0\0\0'
+    printf 'Redolog\0\0\0\0\0\0\0\0\0Growing\0\0\0\0\0\0\0\0\0'
+    printf '\0\0\2\0\0\2\0\0\2\0\0\0\1\0\0\0\0\20\0\0\0\0\0\0\0\40\0\0\0\0\0\0'
+    head -c 416 /dev/zero
+    printf '\377\377\377\377\0\0\0\0\203'
+    head -c 4607 /dev/zero
+    printf 'aaaaaaaahhhhhhhh'
+} | seed map_bochs growing
+{
+    head -c 128 /dev/zero
+    printf '\0\1\0\0\0\0\0\1\0\0\0\0\0\0\0\230\0\0\0\0\0\0\0\330'
+    head -c 64 /dev/zero
+    printf 'aaaaaaaahhhhhhhh'
+} | seed map_cloop one
 # A VHDX is megabytes of nothing: the target puts the places where something is back to where they were.
 "${QEMU_IMG:-qemu-img}" create -q -f vhdx -o block_size=1M "$logs/image" 2M
 for place in 0 64 128 192 256 1024 1028 1032 2048 3072 3136 4096; do

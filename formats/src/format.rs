@@ -32,11 +32,13 @@ pub enum Format {
     Bochs,
     /// A compressed loop device.
     Cloop,
+    /// UDIF, the format of Apple's disk images.
+    Dmg,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Qcow2,
         Self::Qcow,
         Self::Qed,
@@ -48,6 +50,7 @@ impl Format {
         Self::Luks,
         Self::Bochs,
         Self::Cloop,
+        Self::Dmg,
         Self::Raw,
     ];
 
@@ -66,6 +69,7 @@ impl Format {
             Self::Luks => "luks",
             Self::Bochs => "bochs",
             Self::Cloop => "cloop",
+            Self::Dmg => "dmg",
         }
     }
 
@@ -104,6 +108,15 @@ pub fn probe<S: Storage>(storage: &mut S) -> Result<Format, Error> {
     Ok(found.map_or(Format::Raw, |(format, _)| format))
 }
 
+/// The same for a file whose name ends in `.dmg`. That is the only sign of this format: every signature outweighs it but
+/// that of cloop.
+pub fn probe_named_dmg<S: Storage>(storage: &mut S) -> Result<Format, Error> {
+    Ok(match probe(storage)? {
+        Format::Raw | Format::Cloop if !storage.is_empty() => Format::Dmg,
+        other => other,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +150,16 @@ mod tests {
         ];
         for (mut bytes, format) in cases {
             assert_eq!(probe(&mut bytes), Ok(format), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_ends_in_dmg_counts_where_no_signature_does() {
+        let cloop = b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n";
+        let cases: [(&[u8], Format); 4] =
+            [(b"", Format::Raw), (b"x", Format::Dmg), (b"conectix", Format::Vpc), (cloop, Format::Dmg)];
+        for (mut bytes, format) in cases {
+            assert_eq!(probe_named_dmg(&mut bytes), Ok(format), "{bytes:?}");
         }
     }
 }

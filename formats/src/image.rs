@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use crate::bochs::Bochs;
 use crate::cloop::Cloop;
+use crate::dmg::Dmg;
 use crate::files::Files;
 use crate::luks::Luks;
 use crate::parallels::Parallels;
@@ -64,6 +65,7 @@ enum Driver {
     Luks(Luks),
     Bochs(Box<Bochs>),
     Cloop(Box<Cloop>),
+    Dmg(Box<Dmg>),
 }
 
 impl<S: Storage> Image<S> {
@@ -97,6 +99,7 @@ impl<S: Storage> Image<S> {
             Format::Luks => Driver::Luks(Luks::open(&mut storage, access)?),
             Format::Bochs => Driver::Bochs(Box::new(Bochs::open(&mut storage)?)),
             Format::Cloop => Driver::Cloop(Box::new(Cloop::open(&mut storage)?)),
+            Format::Dmg => Driver::Dmg(Box::new(Dmg::open(&mut storage)?)),
         };
         Ok(Self { storage, attached: Vec::new(), driver })
     }
@@ -116,6 +119,7 @@ impl<S: Storage> Image<S> {
             Driver::Luks(_) => Format::Luks,
             Driver::Bochs(_) => Format::Bochs,
             Driver::Cloop(_) => Format::Cloop,
+            Driver::Dmg(_) => Format::Dmg,
         }
     }
 
@@ -161,6 +165,7 @@ impl<S: Storage> Image<S> {
             Driver::Luks(luks) => luks.virtual_size(),
             Driver::Bochs(bochs) => bochs.virtual_size(),
             Driver::Cloop(cloop) => cloop.virtual_size(),
+            Driver::Dmg(dmg) => dmg.virtual_size(),
         }
     }
 
@@ -192,6 +197,7 @@ impl<S: Storage> Image<S> {
             Driver::Luks(luks) => Ok(luks.extent_at(offset)),
             Driver::Bochs(bochs) => bochs.extent_at(&mut self.storage, offset),
             Driver::Cloop(cloop) => cloop.extent_at(&mut self.storage, offset),
+            Driver::Dmg(dmg) => dmg.extent_at(&mut self.storage, offset),
         }
     }
 
@@ -212,6 +218,7 @@ impl<S: Storage> Image<S> {
                 let mut files = Files { own: &mut self.storage, attached: &mut self.attached };
                 vmdk.stream(&mut files, extent, offset).map(Some)
             }
+            Driver::Dmg(dmg) => dmg.stream(extent),
             _ => Ok(None),
         }
     }
@@ -232,6 +239,7 @@ impl<S: Storage> Image<S> {
             Driver::Luks(_) => 1,
             Driver::Bochs(bochs) => bochs.max_extents(self.storage.len()),
             Driver::Cloop(cloop) => cloop.max_extents(),
+            Driver::Dmg(dmg) => dmg.max_extents(),
         }
     }
 
@@ -312,7 +320,10 @@ impl<S: Storage> Image<S> {
     /// Whether `qemu-img` asks images of this format which parts of the disk are data. Of the others it counts the
     /// whole disk as data in `measure` and shows it so in `map`, though this mapping knows better.
     pub fn reports_block_status(&self) -> bool {
-        !matches!(self.driver, Driver::Vhdx(_) | Driver::Luks(_) | Driver::Bochs(_) | Driver::Cloop(_))
+        !matches!(
+            self.driver,
+            Driver::Vhdx(_) | Driver::Luks(_) | Driver::Bochs(_) | Driver::Cloop(_) | Driver::Dmg(_)
+        )
     }
 
     /// Whether holes of an external [`data_file`](Self::data_file) are to be told apart by the caller, as

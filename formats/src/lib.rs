@@ -11,6 +11,7 @@ extern crate alloc;
 mod block_map;
 mod bochs;
 mod cloop;
+mod dmg;
 mod error;
 mod extent;
 mod files;
@@ -39,7 +40,7 @@ mod window;
 
 pub use error::{Error, ErrorKind};
 pub use extent::{Extent, ExtentKind, FileIndex};
-pub use format::{Format, probe};
+pub use format::{Format, probe, probe_named_dmg};
 pub use image::{BackingFile, DataFile, Image};
 pub use regions::Regions;
 pub use storage::{Region, Storage, StorageError};

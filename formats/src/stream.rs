@@ -11,6 +11,10 @@ pub enum Codec {
     Zlib,
     /// Zstandard.
     Zstd,
+    /// bzip2.
+    Bzip2,
+    /// LZFSE.
+    Lzfse,
 }
 
 /// The stream behind an [`ExtentKind::Compressed`](crate::ExtentKind::Compressed).

@@ -1,4 +1,5 @@
-//! The arithmetic of measure: nothing overflows, data never takes more than all of the disk, and more data takes more.
+//! The arithmetic of measure: nothing overflows; what is required is no more than what a full image takes; and an image
+//! with more of its disk allocated never requires less.
 #![no_main]
 
 use calc::{
@@ -14,8 +15,17 @@ struct Input {
     cluster_bits: u8,
     refcount_order: u8,
     extended: bool,
-    runs: Vec<(u64, u64)>,
+    runs: Vec<Run>,
     bitmaps: Vec<(u8, u16)>,
+}
+
+/// A run of data of one disk, and of another disk that has data in front of it and behind it as well; lengths in bytes.
+#[derive(Arbitrary, Debug)]
+struct Run {
+    skip: u64,
+    before: u64,
+    length: u64,
+    after: u64,
 }
 
 fuzz_target!(|input: Input| {
@@ -35,17 +45,23 @@ fuzz_target!(|input: Input| {
         assert!(geometry.fits(size) || !geometry.fits(more), "a smaller disk fits if a larger one does");
     }
 
-    // Ascending runs of data inside the disk.
-    let mut data = DataClusters::new(cluster_size);
+    // Ascending runs of data inside the disk: some on the one, those and more on the other.
+    let (mut some, mut more) = (DataClusters::new(cluster_size), DataClusters::new(cluster_size));
     let mut end = 0_u64;
-    for (skip, length) in input.runs {
-        let Some(start) = end.checked_add(skip).filter(|&start| start <= size.bytes()) else { break };
-        end = start.saturating_add(length).min(size.bytes());
-        let before = data.bytes();
-        data.add(Length::new(start).expect("inside"), Length::new(end).expect("inside"));
-        assert!(data.bytes() >= before && data.bytes().is_multiple_of(cluster_size.bytes()));
-        assert!(data.bytes() - before >= (end - start).saturating_sub(2 * cluster_size.bytes()));
-        assert!(data.bytes() <= disk, "data takes no more than the disk");
+    for run in input.runs {
+        let inside = |from: u64, length: u64| from.saturating_add(length).min(size.bytes());
+        let start = inside(end, run.skip);
+        let from = inside(start, run.before);
+        let to = inside(from, run.length);
+        end = inside(to, run.after);
+        let before = some.bytes();
+        add(&mut some, from, to);
+        add(&mut more, start, end);
+        assert!(some.bytes() >= before && some.bytes().is_multiple_of(cluster_size.bytes()));
+        assert!(some.bytes() - before >= (to - from).saturating_sub(2 * cluster_size.bytes()));
+        assert!(some.bytes() <= more.bytes(), "more data requires no less");
+        let (required, full) = (metadata + more.bytes(), geometry.fully_allocated(size));
+        assert!(required <= full, "data takes no more than the disk");
     }
 
     let mut space = BitmapSpace::new(cluster_size);
@@ -68,3 +84,7 @@ fuzz_target!(|input: Input| {
         }
     }
 });
+
+fn add(data: &mut DataClusters, start: u64, end: u64) {
+    data.add(Length::new(start).expect("inside"), Length::new(end).expect("inside"));
+}

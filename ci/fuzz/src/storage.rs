@@ -1,6 +1,6 @@
 //! A file in memory whose holes and disk space are made up: they are the host's word, but a file system may say anything.
 
-use formats::{ExtentKind, Image, Region, Storage, StorageError};
+use formats::{ExtentKind, Format, Image, Region, Storage, StorageError};
 
 /// More steps than a fuzzer has time for: a walk that is this long may be longer.
 const PATIENCE: u64 = 1 << 20;
@@ -59,6 +59,17 @@ impl Storage for Liar<'_> {
         let length = (STRIPE - offset % STRIPE).min(self.len() - offset);
         Ok(Region { length, hole })
     }
+}
+
+/// Reads an input as an image of `format` and walks it.
+pub fn map(input: &[u8], format: Format) {
+    if let Ok(mut image) = Image::open(Liar::new(input), Some(format)) {
+        assert_eq!(image.format(), format);
+        assert!(image.virtual_size() <= i64::MAX as u64 && image.virtual_size().is_multiple_of(512));
+        walk(&mut image);
+    }
+    // What its data needs is not needed to say what it is.
+    let _ = Image::open_metadata(Liar::new(input), Some(format));
 }
 
 /// Walks an image and checks what is promised of a walk: it is gapless, inside the disk, and ends.

@@ -67,7 +67,9 @@ pub fn complaint(format: Format, path: &Path) -> Option<String> {
     }
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let open = format!("Could not open '{}': ", text(path));
-    let line = said.lines().next().unwrap_or_default();
+    // It may begin with what it could have been installed with.
+    let is_remark = |line: &str| line.starts_with("qemu: module ") || line.starts_with("qemu-img: warning: ");
+    let line = said.lines().find(|line| !is_remark(line)).unwrap_or_default();
     Some(line.strip_prefix("qemu-img: ").unwrap_or(line).replace(&open, ""))
 }
 

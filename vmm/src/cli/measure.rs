@@ -154,7 +154,7 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     let io = IoMode::for_reading(tables);
     let command = Command { op: Op::Measure, payload, disks, io, start: DeviceStart::HandedOver, references };
     let left = deadline.saturating_duration_since(Instant::now());
-    let limits = Limits { memory: memory.bytes(), timeout: left.max(Duration::from_millis(1)) };
+    let limits = Limits { memory: memory.bytes(), timeout: left };
     let finished =
         common::launch(command, &limits, options.no_sandbox, speaker).map_err(|error| match error {
             Error::Guest(record) => Image::refusal(name.unwrap_or_default(), record),

@@ -12,6 +12,9 @@ use std::{
 
 use super::MachineError;
 
+/// The shortest time a timer is armed for: it takes zero as "disarm".
+const SHORTEST: Duration = Duration::from_nanos(1);
+
 /// After the deadline the signal is repeated this often, should one have come between two runs of the vCPU.
 const REPEAT: Duration = Duration::from_millis(20);
 
@@ -91,7 +94,7 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// Arms a timer for the calling thread.
+    /// Arms a timer for the calling thread. A `timeout` of zero has passed at once.
     pub fn arm(timeout: Duration) -> Result<Self, MachineError> {
         install_handler();
         let failed = || MachineError::Deadline(io::Error::last_os_error());
@@ -108,7 +111,8 @@ impl Deadline {
             return Err(failed());
         }
         let deadline = Self { timer, at: Instant::now() + timeout, timeout };
-        let times = libc::itimerspec { it_value: timespec(timeout), it_interval: timespec(REPEAT) };
+        let times =
+            libc::itimerspec { it_value: timespec(timeout.max(SHORTEST)), it_interval: timespec(REPEAT) };
         // SAFETY: the timer is ours, the times are a local.
         if unsafe { libc::timer_settime(timer, 0, &times, null_mut()) } != 0 {
             return Err(failed());
@@ -138,5 +142,29 @@ fn timespec(duration: Duration) -> libc::timespec {
     libc::timespec {
         tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_timeout_of_zero_kicks_as_any_other_does() {
+        let mut flag = 0_u8;
+        let flag = &raw mut flag;
+        // SAFETY: the flag lives as long as this function, which is in this thread.
+        let target = unsafe { Target::new(flag) };
+        let deadline = Deadline::arm(Duration::ZERO).unwrap();
+        assert!(deadline.passed());
+        let patience = Instant::now() + Duration::from_secs(60);
+        // SAFETY: as above; the handler writes in this thread.
+        while unsafe { flag.read_volatile() } == 0 {
+            assert!(Instant::now() < patience, "the timer is disarmed");
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop((deadline, target));
     }
 }
