@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Corrupt,
     /// A bound on work or memory was met.
     Limit,
+    /// The key to an encrypted image is missing, unusable or wrong.
+    Key,
     /// It takes a file that the image names and that was not handed in.
     ReferenceDenied,
 }

@@ -4,14 +4,16 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
+use crate::access::{Access, OpenOptions};
 use crate::bochs::Bochs;
 use crate::cloop::Cloop;
+use crate::crypto::SECTOR;
 use crate::dmg::Dmg;
 use crate::files::Files;
 use crate::luks::Luks;
 use crate::parallels::Parallels;
 use crate::qcow::Qcow;
-use crate::qcow2::{Access, Bitmap, Compression, Qcow2};
+use crate::qcow2::{Bitmap, Compression, CryptMethod, Qcow2};
 use crate::qed::Qed;
 use crate::raw::Raw;
 use crate::vdi::Vdi;
@@ -69,30 +71,32 @@ enum Driver {
 }
 
 impl<S: Storage> Image<S> {
-    /// Opens an image whose data is to be read: refused without a key if it is encrypted, or if it keeps its data in
+    /// Opens an image whose data is to be read, without a key: refused if it is encrypted, or if it keeps its data in
     /// a file that it does not name. Without a `format` it is probed.
     pub fn open(storage: S, format: Option<Format>) -> Result<Self, Error> {
-        Self::open_for(storage, format, Access::Data)
+        Self::open_with(storage, OpenOptions { format, ..OpenOptions::default() })
     }
 
     /// Opens an image to say what it is, as [`open`](Self::open) does but without what only its data needs.
     pub fn open_metadata(storage: S, format: Option<Format>) -> Result<Self, Error> {
-        Self::open_for(storage, format, Access::Metadata)
+        Self::open_with(storage, OpenOptions { format, access: Access::Metadata, encryption: None })
     }
 
-    fn open_for(mut storage: S, format: Option<Format>, access: Access) -> Result<Self, Error> {
+    /// Opens an image. With a password this can take minutes of computing, but not without end.
+    pub fn open_with(mut storage: S, options: OpenOptions<'_>) -> Result<Self, Error> {
         check_length(&storage)?;
+        let OpenOptions { format, access, encryption } = options;
         let format = match format {
             Some(format) => format,
             None => probe(&mut storage)?,
         };
         let driver = match format {
             Format::Raw => Driver::Raw(Raw::open(&storage)?),
-            Format::Qcow2 => Driver::Qcow2(Box::new(Qcow2::open(&mut storage, access)?)),
+            Format::Qcow2 => Driver::Qcow2(Box::new(Qcow2::open(&mut storage, access, encryption)?)),
             Format::Vpc => Driver::Vpc(Box::new(Vpc::open(&mut storage)?)),
             Format::Vhdx => Driver::Vhdx(Box::new(Vhdx::open(&mut storage)?)),
             Format::Vmdk => Driver::Vmdk(Box::new(Vmdk::open(&mut storage)?)),
-            Format::Qcow => Driver::Qcow(Box::new(Qcow::open(&mut storage, access)?)),
+            Format::Qcow => Driver::Qcow(Box::new(Qcow::open(&mut storage, access, encryption)?)),
             Format::Qed => Driver::Qed(Box::new(Qed::open(&mut storage)?)),
             Format::Vdi => Driver::Vdi(Box::new(Vdi::open(&mut storage)?)),
             Format::Parallels => Driver::Parallels(Box::new(Parallels::open(&mut storage)?)),
@@ -261,13 +265,46 @@ impl<S: Storage> Image<S> {
         self.qcow2().and_then(Qcow2::data_file)
     }
 
-    /// Whether the data is encrypted. The bytes at an extent's offset are then cipher text.
+    /// Whether the data is encrypted. The bytes at a Data extent's offset are then cipher text, for
+    /// [`decrypt`](Self::decrypt) to turn into what the disk holds; compressed ones are not encrypted.
     pub fn encrypted(&self) -> bool {
         match &self.driver {
             Driver::Qcow2(qcow2) => qcow2.header().crypt_method().is_encrypted(),
             Driver::Qcow(qcow) => qcow.encrypted(),
             Driver::Luks(_) => true,
             _ => false,
+        }
+    }
+
+    /// Decrypts in place what was read of a Data extent, `within` bytes from its start on. In images that are not
+    /// encrypted that is what the disk holds already, and stays as it is.
+    ///
+    /// Encrypted data is read in whole sectors of 512 bytes of the disk, or refused.
+    pub fn decrypt(&self, extent: &Extent, within: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        let ExtentKind::Data { offset } = extent.kind else { return Ok(()) };
+        let (decryptor, base) = match &self.driver {
+            _ if !self.encrypted() => return Ok(()),
+            Driver::Luks(luks) => (luks.decryptor(), extent.start),
+            Driver::Qcow(qcow) => (qcow.decryptor(), extent.start),
+            Driver::Qcow2(qcow2) if qcow2.header().crypt_method() == CryptMethod::Luks => {
+                (qcow2.decryptor(), offset)
+            }
+            Driver::Qcow2(qcow2) => (qcow2.decryptor(), extent.start),
+            _ => (None, 0),
+        };
+        let decryptor = decryptor
+            .ok_or_else(|| Error::new(ErrorKind::Key, "key-secret", "The image was opened without a key"))?;
+        let sector_len = SECTOR as u64;
+        let position = base.checked_add(within).filter(|position| position.is_multiple_of(sector_len));
+        match position {
+            Some(position) if buffer.len().is_multiple_of(SECTOR) => {
+                decryptor.decrypt(position / sector_len, buffer);
+                Ok(())
+            }
+            _ => {
+                let message = "Encrypted data is read in whole sectors";
+                Err(Error::new(ErrorKind::Limit, "offset", message))
+            }
         }
     }
 

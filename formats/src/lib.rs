@@ -8,9 +8,11 @@
 
 extern crate alloc;
 
+mod access;
 mod block_map;
 mod bochs;
 mod cloop;
+mod crypto;
 mod dmg;
 mod error;
 mod extent;
@@ -38,6 +40,7 @@ pub mod vmdk;
 pub mod vpc;
 mod window;
 
+pub use access::{Access, Key, OpenOptions};
 pub use error::{Error, ErrorKind};
 pub use extent::{Extent, ExtentKind, FileIndex};
 pub use format::{Format, probe, probe_named_dmg};

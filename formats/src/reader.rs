@@ -41,6 +41,11 @@ impl<'a, S: Storage> Reader<'a, S> {
         self.storage.len()
     }
 
+    /// The file itself, to read what lies elsewhere.
+    pub(crate) fn storage(&mut self) -> &mut S {
+        self.storage
+    }
+
     /// Steps over `length` bytes.
     pub(crate) fn skip(&mut self, length: u64) {
         self.position = self.position.saturating_add(length);

@@ -1,13 +1,16 @@
 //! qcow, version 1: the format before qcow2, as `qemu-img` reads it. Field names are those of QEMU's `QCowHeader`;
 //! checks come in `qemu-img`'s order and in its words.
 
+pub(crate) mod aes;
+
 use alloc::format;
 use alloc::string::String;
 
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::qcow2::Access;
+use crate::access::{Access, check_encryption};
+use crate::crypto::Decryptor;
 use crate::reader::{Reader, c_string};
 use crate::run::Place;
 use crate::two_level::{Geometry, Scheme, TwoLevel};
@@ -57,6 +60,7 @@ pub(crate) fn probe(head: &[u8]) -> bool {
 pub(crate) struct Qcow {
     virtual_size: u64,
     encrypted: bool,
+    decryptor: Option<Decryptor>,
     backing: Option<BackingFile>,
     walk: TwoLevel<Clusters>,
 }
@@ -70,22 +74,27 @@ fn too_large() -> Error {
 }
 
 impl Qcow {
-    pub(crate) fn open<S: Storage>(storage: &mut S, access: Access) -> Result<Self, Error> {
+    pub(crate) fn open<S: Storage>(
+        storage: &mut S,
+        access: Access<'_>,
+        encryption: Option<&str>,
+    ) -> Result<Self, Error> {
         let mut reader = Reader::new(storage);
         let fields: Fields = reader.record()?;
         let cluster_bits = fields.check()?;
         let l2_bits = u32::from(fields.l2_bits);
         let encrypted = match fields.crypt_method.get() {
             0 => false,
-            1 if access == Access::Metadata => true,
-            1 => {
-                let message = "Parameter 'encrypt.key-secret' is required for cipher";
-                return Err(Error::new(ErrorKind::Unsupported, "crypt_method", message));
-            }
+            1 => true,
             _ => {
                 let message = "invalid encryption method in qcow header";
                 return Err(Error::new(ErrorKind::Unsupported, "crypt_method", message));
             }
+        };
+        check_encryption(encrypted.then_some("aes"), encryption)?;
+        let decryptor = match access {
+            Access::Data(key) if encrypted => Some(aes::decryptor(key)?),
+            _ => None,
         };
         let (size, coverage) = (fields.size.get(), 1u64 << (cluster_bits + l2_bits));
         let l1_entries = match size.checked_add(coverage) {
@@ -104,7 +113,7 @@ impl Qcow {
         };
         let backing = backing_file(&mut reader, &fields)?;
         let walk = TwoLevel::new(geometry, Clusters { cluster_bits });
-        Ok(Self { virtual_size: geometry.disk_len, encrypted, backing, walk })
+        Ok(Self { virtual_size: geometry.disk_len, encrypted, decryptor, backing, walk })
     }
 
     pub(crate) fn virtual_size(&self) -> u64 {
@@ -113,6 +122,11 @@ impl Qcow {
 
     pub(crate) fn encrypted(&self) -> bool {
         self.encrypted
+    }
+
+    /// What decrypts the sectors of the disk by their numbers there, if the image was opened with a key.
+    pub(crate) fn decryptor(&self) -> Option<&Decryptor> {
+        self.decryptor.as_ref()
     }
 
     pub(crate) fn backing(&self) -> Option<&BackingFile> {

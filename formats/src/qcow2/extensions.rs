@@ -9,7 +9,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::header::Header;
 use super::types::CryptMethod;
-use super::{Access, key_required};
+use crate::access::Access;
+use crate::crypto::Decryptor;
+use crate::luks::{self, Area};
 use crate::reader::{Reader, c_string};
 use crate::{Error, ErrorKind, Storage};
 
@@ -75,13 +77,20 @@ pub(super) struct BitmapDirectory {
     pub(super) length: u64,
 }
 
+/// What the LUKS header is for.
+#[derive(Debug)]
+pub(super) struct Encryption {
+    /// Absent if the image was opened without a key, to say what it is.
+    pub(super) decryptor: Option<Decryptor>,
+}
+
 /// What the known extensions say.
 #[derive(Debug, Default)]
 pub(super) struct Extensions {
     pub(super) backing_format: Option<Vec<u8>>,
     pub(super) data_file: Option<Vec<u8>>,
     pub(super) bitmaps: Option<BitmapDirectory>,
-    pub(super) crypto_header: bool,
+    pub(super) encryption: Option<Encryption>,
     /// There are bitmaps, but the data changed without them.
     pub(super) stale_bitmaps: bool,
 }
@@ -110,7 +119,7 @@ impl Extensions {
     pub(super) fn read<S: Storage>(
         reader: &mut Reader<'_, S>,
         header: &Header,
-        access: Access,
+        access: Access<'_>,
     ) -> Result<Self, Error> {
         let (start, end) = header.extension_area();
         reader.seek(start);
@@ -120,8 +129,7 @@ impl Extensions {
             match kind {
                 BACKING_FORMAT => extensions.backing_format = Some(backing_format(reader, length)?),
                 CRYPTO_HEADER => {
-                    crypto_header(reader, length, header, access)?;
-                    extensions.crypto_header = true;
+                    extensions.encryption = Some(crypto_header(reader, length, header, access)?);
                 }
                 BITMAPS => match bitmaps(reader, length, header)? {
                     Some(directory) => extensions.bitmaps = Some(directory),
@@ -158,8 +166,8 @@ fn crypto_header<S: Storage>(
     reader: &mut Reader<'_, S>,
     length: u32,
     header: &Header,
-    access: Access,
-) -> Result<(), Error> {
+    access: Access<'_>,
+) -> Result<Encryption, Error> {
     if header.crypt_method() != CryptMethod::Luks {
         return Err(invalid("CRYPTO header extension only expected with LUKS encryption method"));
     }
@@ -175,10 +183,17 @@ fn crypto_header<S: Storage>(
             "Encryption header offset '{offset}' is not a multiple of cluster size '{cluster_size}'"
         )));
     }
-    match access {
-        Access::Data => Err(key_required()),
-        Access::Metadata => Ok(()),
-    }
+    let password = match access {
+        Access::Metadata => None,
+        Access::Data(key) => Some(key.password("Parameter 'encrypt.key-secret' is required for cipher")?),
+    };
+    let storage = reader.storage();
+    let luks = luks::Header::read(storage, Area { offset, length: pointer.length.get() })?;
+    let decryptor = match password {
+        None => None,
+        Some(password) => Some(luks.unlock(storage, password)?),
+    };
+    Ok(Encryption { decryptor })
 }
 
 fn bitmaps<S: Storage>(

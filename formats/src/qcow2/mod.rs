@@ -21,21 +21,15 @@ pub use bitmaps::Bitmap;
 pub use header::Header;
 pub use types::{ClusterBits, Compression, CryptMethod, Version};
 
+use crate::access::{Access, check_encryption};
+use crate::crypto::Decryptor;
+use crate::qcow::aes;
 use crate::reader::{Reader, c_string};
 use crate::{BackingFile, DataFile, Error, ErrorKind, Extent, Storage};
 use extensions::Extensions;
 use walk::Walk;
 
 pub(crate) use header::probe;
-
-/// What an image is opened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// To say what it is.
-    Metadata,
-    /// To read its data: whatever that takes is there, or opening fails.
-    Data,
-}
 
 /// Longest backing file name in bytes. Section "Header", `backing_file_size`.
 const BACKING_NAME_MAX: u32 = 1023;
@@ -48,16 +42,22 @@ pub struct Qcow2 {
     data_file: Option<DataFile>,
     bitmaps: Vec<Bitmap>,
     stale_bitmaps: bool,
+    decryptor: Option<Decryptor>,
     walk: Walk,
 }
 
 impl Qcow2 {
-    pub(crate) fn open<S: Storage>(storage: &mut S, access: Access) -> Result<Self, Error> {
+    pub(crate) fn open<S: Storage>(
+        storage: &mut S,
+        access: Access<'_>,
+        encryption: Option<&str>,
+    ) -> Result<Self, Error> {
         let mut reader = Reader::new(storage);
         let header = Header::read(&mut reader)?;
-        let extensions = Extensions::read(&mut reader, &header, access)?;
+        check_encryption(header.crypt_method().name(), encryption)?;
+        let mut extensions = Extensions::read(&mut reader, &header, access)?;
         let data_file = data_file(&header, &extensions, access)?;
-        check_key(&header, &extensions, access)?;
+        let decryptor = decryptor(&header, &mut extensions, access)?;
         let backing = backing_file(&mut reader, &header, &extensions)?;
         snapshots::check(&mut reader, &header)?;
         let bitmaps = match &extensions.bitmaps {
@@ -67,7 +67,7 @@ impl Qcow2 {
         header.check_disk_length()?;
         let walk = Walk::new(&header);
         let stale_bitmaps = extensions.stale_bitmaps;
-        Ok(Self { header, backing, data_file, bitmaps, stale_bitmaps, walk })
+        Ok(Self { header, backing, data_file, bitmaps, stale_bitmaps, decryptor, walk })
     }
 
     /// The header, checked.
@@ -78,6 +78,12 @@ impl Qcow2 {
     /// Whether the image has bitmaps that its data went on without, so that they are not looked at.
     pub fn has_stale_bitmaps(&self) -> bool {
         self.stale_bitmaps
+    }
+
+    /// What decrypts the data, if it is encrypted and the image was opened with a key. Sectors are those of the disk
+    /// with [`CryptMethod::Aes`], and those of the file that they lie in with [`CryptMethod::Luks`].
+    pub(crate) fn decryptor(&self) -> Option<&Decryptor> {
+        self.decryptor.as_ref()
     }
 
     pub(crate) fn virtual_size(&self) -> u64 {
@@ -115,39 +121,39 @@ impl Qcow2 {
 }
 
 /// Section "Header", incompatible feature bit 2 and autoclear feature bit 1.
-fn data_file(header: &Header, extensions: &Extensions, access: Access) -> Result<Option<DataFile>, Error> {
+fn data_file(header: &Header, extensions: &Extensions, access: Access<'_>) -> Result<Option<DataFile>, Error> {
     if header.has_data_file() {
         let name = extensions.data_file.clone();
-        if name.is_none() && access == Access::Data {
+        if name.is_none() && matches!(access, Access::Data(_)) {
             let message = "'data-file' is required for this image";
             return Err(Error::new(ErrorKind::Unsupported, "incompatible_features", message));
         }
         return Ok(Some(DataFile { name, raw: header.data_file_raw() }));
     }
-    if header.data_file_raw() && access == Access::Data {
+    if header.data_file_raw() && matches!(access, Access::Data(_)) {
         let message = "data-file-raw requires a data file";
         return Err(Error::new(ErrorKind::InvalidFormat, "autoclear_features", message));
     }
     Ok(None)
 }
 
-/// There is no key: neither cipher's data can be read. A LUKS image without its extension is no image at all.
-fn check_key(header: &Header, extensions: &Extensions, access: Access) -> Result<(), Error> {
-    match header.crypt_method() {
-        CryptMethod::None => Ok(()),
-        CryptMethod::Aes if access == Access::Metadata => Ok(()),
-        CryptMethod::Aes => Err(key_required()),
-        CryptMethod::Luks if extensions.crypto_header => Ok(()),
-        CryptMethod::Luks => {
-            let message = "Missing CRYPTO header for crypt method 2";
-            Err(Error::new(ErrorKind::InvalidFormat, "crypt_method", message))
-        }
+/// What decrypts the data. A LUKS image without its extension is no image at all.
+fn decryptor(
+    header: &Header,
+    extensions: &mut Extensions,
+    access: Access<'_>,
+) -> Result<Option<Decryptor>, Error> {
+    match (header.crypt_method(), access) {
+        (CryptMethod::None, _) | (CryptMethod::Aes, Access::Metadata) => Ok(None),
+        (CryptMethod::Aes, Access::Data(key)) => aes::decryptor(key).map(Some),
+        (CryptMethod::Luks, _) => match extensions.encryption.take() {
+            Some(encryption) => Ok(encryption.decryptor),
+            None => {
+                let message = "Missing CRYPTO header for crypt method 2";
+                Err(Error::new(ErrorKind::InvalidFormat, "crypt_method", message))
+            }
+        },
     }
-}
-
-fn key_required() -> Error {
-    let message = "Parameter 'encrypt.key-secret' is required for cipher";
-    Error::new(ErrorKind::Unsupported, "crypt_method", message)
 }
 
 /// Section "Header", `backing_file_offset` and `backing_file_size`.

@@ -51,6 +51,15 @@ pub enum CryptMethod {
 }
 
 impl CryptMethod {
+    /// Its name as the option `encrypt.format` has it, if it is any.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Aes => Some("aes"),
+            Self::Luks => Some("luks"),
+        }
+    }
+
     /// Whether it is any method but none.
     pub fn is_encrypted(self) -> bool {
         self != Self::None
