@@ -70,9 +70,11 @@ impl<'a> Key<'a> {
 pub(crate) fn check_encryption(header: Option<&str>, asked: Option<&str>) -> Result<(), Error> {
     let message = match (header, asked) {
         (Some(found), Some(asked)) if found != asked => {
+            let asked = asked.as_bytes().escape_ascii();
             format!("Header reported '{found}' encryption format but options specify '{asked}'")
         }
         (None, Some(asked)) => {
+            let asked = asked.as_bytes().escape_ascii();
             format!("No encryption in image header, but options specified format '{asked}'")
         }
         _ => return Ok(()),

@@ -1,18 +1,19 @@
 //! Opening the image that a command reads.
 
-use alloc::{borrow::ToOwned, format};
+use alloc::{borrow::ToOwned, format, string::String};
 
-use formats::{Format, Image};
-use protocol::{ErrorKind, ErrorRecord, ImageSource, QemuVersion};
+use formats::{Access, Format, Image, Key, OpenOptions};
+use protocol::{ErrorKind, ErrorRecord, ImageSource, QemuVersion, Secret, SecretContent};
 
 use crate::{
     files::Files,
     options::{Driver, Quoted},
 };
 
-/// Opens the image, which must stand alone: a name inside it is reported, not followed.
+/// Opens the image, which must stand alone: a name inside it is reported, not followed. Its key is one of `secrets`.
 pub fn open<F: Files>(
     source: &ImageSource,
+    secrets: &[Secret],
     profile: QemuVersion,
     files: &mut F,
 ) -> Result<Image<F::Storage>, ErrorRecord> {
@@ -30,7 +31,10 @@ pub fn open<F: Files>(
             Some(_) => blame(ErrorKind::Unsupported, format!("Driver '{name}' is not supported"), None),
         })?),
     };
-    let image = Image::open(files.open(file)?, format)
+    let mut why = String::new();
+    let access = Access::Data(key(source.key_secret.as_deref(), secrets, &mut why));
+    let options = OpenOptions { format, access, encryption: source.encrypt_format.as_deref() };
+    let image = Image::open_with(files.open(file)?, options)
         .map_err(|error| blame(kind(error.kind), error.message, Some(error.field)))?;
     let reference = |what, name: &[u8], field| {
         let message =
@@ -55,6 +59,19 @@ pub fn open<F: Files>(
     Ok(image)
 }
 
+/// The key that the secret of this id is; if it is none, `why` says why.
+fn key<'a>(id: Option<&str>, secrets: &'a [Secret], why: &'a mut String) -> Key<'a> {
+    let Some(id) = id else { return Key::None };
+    let name = Quoted(id.as_bytes());
+    *why = match secrets.iter().find(|secret| secret.id == id).map(|secret| &secret.content) {
+        Some(SecretContent::Text(text)) => return Key::Password(text),
+        Some(SecretContent::NotText) => format!("Data from secret {name} is not valid UTF-8"),
+        Some(SecretContent::Unread) => format!("Secret with id '{name}' has no data"),
+        None => format!("No secret with id '{name}'"),
+    };
+    Key::Unusable(why)
+}
+
 /// The class of a failure, as it is told to the host.
 pub fn kind(kind: formats::ErrorKind) -> ErrorKind {
     match kind {
@@ -63,6 +80,7 @@ pub fn kind(kind: formats::ErrorKind) -> ErrorKind {
         formats::ErrorKind::Unsupported => ErrorKind::Unsupported,
         formats::ErrorKind::Corrupt => ErrorKind::Corrupt,
         formats::ErrorKind::Limit => ErrorKind::Limit,
+        formats::ErrorKind::Key => ErrorKind::Usage,
         formats::ErrorKind::ReferenceDenied => ErrorKind::ReferenceDenied,
     }
 }

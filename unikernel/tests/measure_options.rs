@@ -15,7 +15,7 @@ use std::{
 use formats::{Region, Storage, StorageError};
 use protocol::{
     ErrorRecord, ExtentMap, FileFacts, ImageSource, MeasureAnswer, MeasureRequest, MeasureSubject,
-    QemuVersion, options, size,
+    QemuVersion, Secret, options, size,
 };
 use unikernel::{files::Standalone, ops::measure};
 
@@ -180,7 +180,7 @@ fn answer(row: &Row, profile: QemuVersion) -> Result<MeasureAnswer, String> {
         profile,
         target_format: row.target.clone(),
         options: (!row.lists.is_empty()).then(|| row.lists.join(",")),
-        secrets: if row.secret { vec!["s".into()] } else { vec![] },
+        secrets: if row.secret { vec![Secret::unread("s")] } else { vec![] },
         subject,
     };
     let open = |file: &FileFacts| -> Result<Memory, ErrorRecord> {

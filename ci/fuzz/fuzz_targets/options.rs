@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::{arbitrary, arbitrary::Arbitrary, fuzz_target};
-use protocol::{ExtentMap, FileFacts, ImageSource, MeasureRequest, MeasureSubject, QemuVersion};
+use protocol::{ExtentMap, FileFacts, ImageSource, MeasureRequest, MeasureSubject, QemuVersion, Secret};
 use unikernel::{files::Standalone, ops::measure};
 
 #[derive(Arbitrary, Debug)]
@@ -51,7 +51,7 @@ fuzz_target!(|input: Input| {
             Target::Other(name) => name.into(),
         },
         options: input.options.map(Into::into),
-        secrets: input.secret.map(Into::into).into_iter().collect(),
+        secrets: input.secret.map(Secret::unread).into_iter().collect(),
         subject,
     };
     let run = || measure::run(&request, &mut Standalone(|_: &FileFacts| Ok(input.file)));

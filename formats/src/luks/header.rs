@@ -220,12 +220,12 @@ impl Fields {
     fn ciphers(&self) -> Result<(Scheme, Hash), Error> {
         let hash_named = |field, name: &[u8]| {
             Hash::from_name(name).ok_or_else(|| {
-                unsupported(field, format!("Hash algorithm '{}' not supported", lossy(name)))
+                unsupported(field, format!("Hash algorithm '{}' not supported", name.escape_ascii()))
             })
         };
         let text = before_nul(&self.cipher_mode);
         let Some((mode, generator)) = split_at(text, b'-') else {
-            let message = format!("Unexpected cipher mode string format '{}'", lossy(text));
+            let message = format!("Unexpected cipher mode string format '{}'", text.escape_ascii());
             return Err(invalid("cipher-mode", message));
         };
         let (generator, generator_hash) = match split_at(generator, b':') {
@@ -233,11 +233,11 @@ impl Fields {
             Some((generator, hash)) => (generator, Some(hash_named("cipher-mode", hash)?)),
         };
         let mode = Mode::from_name(mode).ok_or_else(|| {
-            unsupported("cipher-mode", format!("Cipher mode '{}' not supported", lossy(mode)))
+            unsupported("cipher-mode", format!("Cipher mode '{}' not supported", mode.escape_ascii()))
         })?;
         let (name, key_len) = (before_nul(&self.cipher_name), self.key_bytes.get() / mode.keys());
         let algorithm = Algorithm::find(name, key_len).ok_or_else(|| {
-            let name = lossy(name);
+            let name = name.escape_ascii();
             let message = format!("Algorithm '{name}' with key size {key_len} bytes not supported");
             unsupported("cipher-name", message)
         })?;
@@ -252,7 +252,7 @@ impl Fields {
                 IvGenerator::Essiv(hash)
             }
             other => {
-                let message = format!("IV generator '{}' not supported", lossy(other));
+                let message = format!("IV generator '{}' not supported", other.escape_ascii());
                 return Err(unsupported("cipher-mode", message));
             }
         };
@@ -269,10 +269,6 @@ fn before_nul(field: &[u8]) -> &[u8] {
 fn split_at(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     let at = text.iter().position(|&byte| byte == separator)?;
     Some((&text[..at], &text[at + 1..]))
-}
-
-fn lossy(name: &[u8]) -> alloc::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(name)
 }
 
 #[cfg(test)]

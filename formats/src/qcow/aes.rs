@@ -4,8 +4,7 @@ use crate::Error;
 use crate::access::Key;
 use crate::crypto::{Algorithm, Decryptor, IvGenerator, Mode, Scheme};
 
-const SCHEME: Scheme =
-    Scheme { algorithm: Algorithm::AES_128, mode: Mode::Cbc, iv: IvGenerator::Plain64 };
+const SCHEME: Scheme = Scheme { algorithm: Algorithm::AES_128, mode: Mode::Cbc, iv: IvGenerator::Plain64 };
 
 /// Any password is one: nothing tells whether it is right.
 pub(crate) fn decryptor(key: Key<'_>) -> Result<Decryptor, Error> {

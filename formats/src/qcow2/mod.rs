@@ -121,7 +121,11 @@ impl Qcow2 {
 }
 
 /// Section "Header", incompatible feature bit 2 and autoclear feature bit 1.
-fn data_file(header: &Header, extensions: &Extensions, access: Access<'_>) -> Result<Option<DataFile>, Error> {
+fn data_file(
+    header: &Header,
+    extensions: &Extensions,
+    access: Access<'_>,
+) -> Result<Option<DataFile>, Error> {
     if header.has_data_file() {
         let name = extensions.data_file.clone();
         if name.is_none() && matches!(access, Access::Data(_)) {

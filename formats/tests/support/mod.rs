@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod cases;
+pub mod encrypted;
 pub mod vmdk;
 
 use std::fs::File;
@@ -112,12 +113,16 @@ pub fn qemu_img_ok(args: &[&str]) -> String {
 
 /// Runs commands of `qemu-io` on an image, which must succeed.
 pub fn qemu_io(format: &str, path: &Path, commands: &[&str]) {
+    qemu_io_on(&["-f", format, text(path)], commands);
+}
+
+/// The same on an image that takes more than a name to open.
+pub fn qemu_io_on(image: &[&str], commands: &[&str]) {
     let mut command = tool("QEMU_IO", "qemu-io");
-    command.args(["-f", format]);
     for one in commands {
         command.args(["-c", one]);
     }
-    let output = run(command, &[text(path)]);
+    let output = run(command, image);
     let said =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && !said.contains("failed"), "qemu-io {commands:?}: {said}");

@@ -15,6 +15,7 @@ mod measure;
 pub mod options;
 mod profile;
 mod record;
+mod secret;
 pub mod size;
 mod source;
 
@@ -23,4 +24,5 @@ pub use header::{CommandHeader, HEADER_LENGTH, HeaderError, MAX_PAYLOAD, Op, VER
 pub use measure::{MeasureAnswer, MeasureRequest, MeasureSubject};
 pub use profile::QemuVersion;
 pub use record::{Answer, ErrorKind, ErrorRecord, MAX_RECORD, Record, RecordError, parse_record};
+pub use secret::{Secret, SecretContent};
 pub use source::{Backing, ImageSource, Need, Reply, Role, Window};

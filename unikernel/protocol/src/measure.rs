@@ -4,7 +4,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ImageSource, QemuVersion};
+use crate::{ImageSource, QemuVersion, Secret};
 
 /// What to measure, for which target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,8 +16,8 @@ pub struct MeasureRequest {
     pub target_format: String,
     /// The `-o` lists as given, joined with `,`; absent when there was none.
     pub options: Option<String>,
-    /// Names of the secrets given with `--object secret`.
-    pub secrets: Vec<String>,
+    /// The secrets given with `--object secret`.
+    pub secrets: Vec<Secret>,
     /// What is measured.
     pub subject: MeasureSubject,
 }

@@ -142,11 +142,16 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
         _ => return Err(Failure::usage("At most one filename argument is allowed.")),
     };
     let Subject { subject, disks, references, tables } = options.subject(speaker, name, deadline)?;
+    let keys = match &subject {
+        MeasureSubject::Size(_) => Vec::new(),
+        MeasureSubject::Image { source, .. } => source.keys(),
+    };
+    let secrets = secrets.for_keys(&keys)?;
     let request = MeasureRequest {
         profile: speaker.profile,
         target_format: options.target().to_owned(),
         options: (!options.options.is_empty()).then(|| options.options.join(",")),
-        secrets: secrets.into_ids(),
+        secrets,
         subject,
     };
     let payload = serde_json::to_vec(&request)

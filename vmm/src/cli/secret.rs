@@ -1,35 +1,64 @@
 //! `--object secret,id=ID,data=TEXT|file=NAME`: the only user-creatable object there is here.
 
+mod content;
+
 use std::collections::BTreeMap;
 
-use protocol::{QemuVersion, options::HINT};
+use protocol::{QemuVersion, Secret, SecretContent, options::HINT};
+
+use serde_json::Value;
 
 use crate::report::{Failure, escape};
 
 /// Properties of a secret beside its type and id.
 const PROPERTIES: [&str; 5] = ["data", "file", "format", "iv", "keyid"];
 
-/// The secrets given so far, by their ids. Their values are never read: no operation needs one yet.
-#[derive(Debug, Default)]
+/// The secrets given so far. What is in them is not looked at before a key is needed.
+#[derive(Default)]
 pub struct Secrets {
-    ids: Vec<String>,
+    given: Vec<Given>,
+}
+
+/// A secret as it was given.
+struct Given {
+    id: String,
+    properties: BTreeMap<String, String>,
 }
 
 impl Secrets {
-    /// Their ids, in the order given.
-    pub fn into_ids(self) -> Vec<String> {
-        self.ids
+    /// The secrets in the order given, those that are `keys` with what is in them.
+    pub fn for_keys(&self, keys: &[&str]) -> Result<Vec<Secret>, Failure> {
+        let secret = |given: &Given| {
+            let content = match keys.contains(&given.id.as_str()) {
+                false => SecretContent::Unread,
+                true => match String::from_utf8(self.content(&given.id)?) {
+                    Ok(text) if !text.contains('\0') => SecretContent::Text(text),
+                    _ => SecretContent::NotText,
+                },
+            };
+            Ok(Secret { id: given.id.clone(), content })
+        };
+        self.given.iter().map(secret).collect()
+    }
+
+    fn find(&self, id: &str) -> Option<&Given> {
+        self.given.iter().find(|given| given.id == id)
+    }
+
+    /// What is in a secret. A secret can be encrypted with one that was given before, which ends somewhere.
+    fn content(&self, id: &str) -> Result<Vec<u8>, Failure> {
+        let given = self.find(id).ok_or_else(|| missing_secret(id))?;
+        content::content(&given.properties, |key| self.content(key))
     }
 
     /// Takes one more `--object`, with qemu-img's checks in its order and a version's words.
     pub fn add(&mut self, text: &str, profile: QemuVersion) -> Result<(), Failure> {
         let old = profile == QemuVersion::V5_2;
-        // Whatever of it ends up in a message is harmless from here on; an id with a control character is none.
-        let text = &escape(text);
         let object = if text.starts_with('{') { json(text)? } else { keyval(text)? };
         let missing = |name| Failure::usage(format!("Parameter '{name}' is missing"));
         let kind = object.get("qom-type").ok_or_else(|| missing("qom-type"))?;
         if kind != "secret" {
+            let kind = escape(kind);
             return Err(Failure::usage(if old {
                 format!("invalid object type: {kind}")
             } else {
@@ -40,6 +69,7 @@ impl Secrets {
         if let Some(format) =
             object.get("format").filter(|format| !matches!(format.as_str(), "raw" | "base64"))
         {
+            let format = escape(format);
             return Err(Failure::usage(if old {
                 format!("Invalid parameter '{format}'")
             } else {
@@ -48,6 +78,7 @@ impl Secrets {
         }
         let known = |name: &str| matches!(name, "qom-type" | "id") || PROPERTIES.contains(&name);
         if let Some(name) = object.keys().find(|name| !known(name)) {
+            let name = escape(name);
             return Err(Failure::usage(if old {
                 format!("Property 'secret.{name}' not found")
             } else {
@@ -60,7 +91,7 @@ impl Secrets {
                  {HINT}Identifiers consist of letters, digits, '-', '.', '_', starting with a letter."
             )));
         }
-        if self.ids.contains(id) {
+        if self.find(id).is_some() {
             return Err(Failure::usage(if old {
                 format!("Duplicate ID '{id}' for object")
             } else {
@@ -72,12 +103,16 @@ impl Secrets {
             (false, false) => return Err(Failure::usage("Either 'file' or 'data' must be provided")),
             _ => {}
         }
-        if let Some(key) = object.get("keyid").filter(|key| !self.ids.contains(key)) {
-            return Err(Failure::usage(format!("No secret with id '{key}'")));
+        if let Some(key) = object.get("keyid").filter(|key| self.find(key).is_none()) {
+            return Err(missing_secret(key));
         }
-        self.ids.push(id.clone());
+        self.given.push(Given { id: id.clone(), properties: object });
         Ok(())
     }
+}
+
+fn missing_secret(id: &str) -> Failure {
+    Failure::usage(format!("No secret with id '{}'", escape(id)))
 }
 
 fn well_formed(id: &str) -> bool {
@@ -98,10 +133,11 @@ fn keyval(text: &str) -> Result<BTreeMap<String, String>, Failure> {
         } else if object.is_empty() && rest.len() == text.len() {
             "qom-type"
         } else {
-            return Err(Failure::usage(format!("Expected '=' after parameter '{}'", &rest[..key_end])));
+            let key = escape(&rest[..key_end]);
+            return Err(Failure::usage(format!("Expected '=' after parameter '{key}'")));
         };
         if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
-            return Err(Failure::usage(format!("Invalid parameter '{key}'")));
+            return Err(Failure::usage(format!("Invalid parameter '{}'", escape(key))));
         }
         let mut value = String::new();
         loop {
@@ -122,9 +158,17 @@ fn keyval(text: &str) -> Result<BTreeMap<String, String>, Failure> {
 }
 
 fn json(text: &str) -> Result<BTreeMap<String, String>, Failure> {
-    let object: BTreeMap<String, String> = serde_json::from_str(text)
+    // Nothing of the values may end up in the message.
+    let object: BTreeMap<String, Value> = serde_json::from_str(text)
         .map_err(|error| Failure::usage(format!("JSON parse error, {}", escape(&error.to_string()))))?;
-    Ok(object.into_iter().map(|(name, value)| (escape(&name), escape(&value))).collect())
+    let text = |(name, value): (String, Value)| match value {
+        Value::String(text) => Ok((name, text)),
+        _ => {
+            let name = escape(&name);
+            Err(Failure::usage(format!("Invalid parameter type for '{name}', expected: string")))
+        }
+    };
+    object.into_iter().map(text).collect()
 }
 
 #[cfg(test)]
@@ -141,7 +185,7 @@ mod tests {
                 failure.render(SPEAKER).lines().next().unwrap_or_default().replacen("qemu-img: ", "", 1)
             })?;
         }
-        Ok(secrets.into_ids())
+        Ok(secrets.given.into_iter().map(|given| given.id).collect())
     }
 
     #[test]

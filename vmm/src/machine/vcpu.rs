@@ -1,8 +1,14 @@
 //! The one vCPU: started in 64-bit mode at ring 3, without a kernel, interrupts or a descriptor table.
 
-use std::{borrow::Cow, io};
+use std::{
+    arch::x86_64::{__cpuid, __cpuid_count},
+    borrow::Cow,
+    io,
+};
 
-use kvm_bindings::{CpuId, kvm_cpuid_entry2, kvm_regs, kvm_segment, kvm_sregs};
+use kvm_bindings::{
+    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2, kvm_regs, kvm_segment, kvm_sregs,
+};
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
 
 use super::{MachineError, boot::Plan, kick::Target};
@@ -36,6 +42,16 @@ const SSE2: u32 = 1 << 26;
 const SYSCALL: u32 = 1 << 11;
 const NX: u32 = 1 << 20;
 const LM: u32 = 1 << 29;
+// CPUID leaf 1, ECX: what a processor may have on top, none of which has state beyond the SSE registers.
+const SSE3: u32 = 1;
+const PCLMULQDQ: u32 = 1 << 1;
+const SSSE3: u32 = 1 << 9;
+const SSE4_1: u32 = 1 << 19;
+const SSE4_2: u32 = 1 << 20;
+const POPCNT: u32 = 1 << 23;
+const AES: u32 = 1 << 25;
+// CPUID leaf 7, EBX: likewise.
+const SHA: u32 = 1 << 29;
 /// CPUID leaf 0x80000008: 48 virtual, 36 physical address bits.
 const ADDRESS_BITS: u32 = 48 << 8 | 36;
 
@@ -160,15 +176,19 @@ fn warm_up(fd: &mut VcpuFd) -> Result<(), MachineError> {
     }
 }
 
-/// What CPUID says: the x86-64 baseline with SSE2, for which the guest is built, on any host. Asking KVM for all that
-/// the host has costs more than everything else that makes a vCPU.
+/// What CPUID says: the x86-64 baseline with SSE2, for which the guest is built, and what of the processor's
+/// instructions for cryptography and of their companions a library may look for. Asking the processor is quick; asking
+/// KVM for all that it can do costs more than everything else that makes a vCPU.
 fn features() -> Result<CpuId, MachineError> {
     let leaf = |function, eax, edx| kvm_cpuid_entry2 { function, eax, edx, ..Default::default() };
     let basic = FPU | TSC | MSR | PAE | CX8 | CMOV | MMX | FXSR | SSE | SSE2;
     let extended = SYSCALL | NX | LM;
+    let more = __cpuid(1).ecx & (SSE3 | PCLMULQDQ | SSSE3 | SSE4_1 | SSE4_2 | POPCNT | AES);
+    let sha = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).ebx & SHA } else { 0 };
     let leaves = [
-        leaf(0, 1, 0),
-        leaf(1, 0, basic),
+        leaf(0, 7, 0),
+        kvm_cpuid_entry2 { ecx: more, ..leaf(1, 0, basic) },
+        kvm_cpuid_entry2 { ebx: sha, flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX, ..leaf(7, 0, 0) },
         leaf(0x8000_0000, 0x8000_0008, 0),
         leaf(0x8000_0001, 0, extended),
         leaf(0x8000_0008, ADDRESS_BITS, 0),

@@ -7,7 +7,7 @@ use alloc::{format, string::ToString, vec::Vec};
 
 use calc::{Length, luks, raw};
 use formats::{Image, Storage};
-use protocol::{ErrorKind, ErrorRecord, MeasureAnswer, MeasureRequest, MeasureSubject, QemuVersion};
+use protocol::{ErrorKind, ErrorRecord, MeasureAnswer, MeasureRequest, MeasureSubject};
 
 use crate::{
     files::Files,
@@ -20,10 +20,10 @@ use crate::{
 /// The checks are made in `qemu-img`'s order: the image, the target format, its options, what they mean together.
 pub fn run<F: Files>(request: &MeasureRequest, files: &mut F) -> Result<MeasureAnswer, ErrorRecord> {
     let profile = request.profile;
-    let mut source = Source::new(&request.subject, profile, files)?;
+    let mut source = Source::new(request, files)?;
     let driver = Driver::for_target(&request.target_format, profile)?;
     let values = Values::parse(driver, request.options.as_deref().unwrap_or_default(), profile)?;
-    let secrets: Vec<&str> = request.secrets.iter().map(AsRef::as_ref).collect();
+    let secrets: Vec<&str> = request.secrets.iter().map(|secret| secret.id.as_str()).collect();
     match driver.measured()? {
         Target::Raw => Ok(same(raw::length(source.length()?).bytes())),
         Target::Luks => {
@@ -44,15 +44,11 @@ enum Source<S> {
 }
 
 impl<S: Storage> Source<S> {
-    fn new(
-        subject: &MeasureSubject,
-        profile: QemuVersion,
-        files: &mut impl Files<Storage = S>,
-    ) -> Result<Self, ErrorRecord> {
-        match subject {
+    fn new(request: &MeasureRequest, files: &mut impl Files<Storage = S>) -> Result<Self, ErrorRecord> {
+        match &request.subject {
             MeasureSubject::Size(size) => Ok(Self::Size(*size)),
             MeasureSubject::Image { source, snapshot } => {
-                let image = source::open(source, profile, files)?;
+                let image = source::open(source, &request.secrets, request.profile, files)?;
                 match snapshot {
                     Some(_) => Err(refuse_snapshot(&image)),
                     None => Ok(Self::Image(image)),

@@ -43,7 +43,7 @@ fn request(target: &str, options: &str, subject: MeasureSubject) -> MeasureReque
         profile: QemuVersion::V11_1,
         target_format: target.into(),
         options: (!options.is_empty()).then(|| options.into()),
-        secrets: vec!["s".into()],
+        secrets: vec![protocol::Secret::unread("s")],
         subject,
     }
 }
