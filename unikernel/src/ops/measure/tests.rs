@@ -1,7 +1,7 @@
 use alloc::{boxed::Box, string::String, vec};
 
 use formats::{Region, StorageError};
-use protocol::{ExtentMap, FileFacts, ImageSource};
+use protocol::{ExtentMap, FileFacts, ImageSource, QemuVersion};
 
 use super::*;
 use crate::files::Standalone;
