@@ -20,6 +20,8 @@ use crate::{
     sandbox::Sandbox,
 };
 
+pub use crate::machine::Cpu;
+
 /// The unikernel that answers every command.
 pub const UNIKERNEL: &[u8] = include_bytes!(env!("INSTAR_UNIKERNEL"));
 
@@ -80,6 +82,8 @@ pub struct Command {
     pub io: IoMode,
     /// Who brings the devices up.
     pub start: DeviceStart,
+    /// The instructions the guest finds.
+    pub cpu: Cpu,
     /// Who decides about the files that images name. They are served in the vCPU's thread.
     pub references: References,
 }
@@ -135,7 +139,7 @@ pub fn run_guest(
     // The console has two queues, a disk has one.
     let ring_pages = windows as u64 + 1;
     // Locals are dropped in reverse: the I/O thread and the devices before the memory they work on.
-    let mut machine = Machine::build(guest, limits.memory, windows, ring_pages, start)?;
+    let mut machine = Machine::build(guest, command.cpu, limits.memory, windows, ring_pages, start)?;
 
     let mut transports = vec![MmioTransport::new(Box::new(Console::new(port.clone())))?];
     for disk in command.disks {

@@ -9,7 +9,7 @@ use std::{
 
 use instar::{
     error::Error,
-    launch::{Command, DeviceStart, Disk, IoMode, Limits, run},
+    launch::{Command, Cpu, DeviceStart, Disk, IoMode, Limits, run},
     references::References,
 };
 use protocol::{
@@ -52,6 +52,7 @@ fn measure(
         disks,
         io,
         start,
+        cpu: Cpu::Baseline,
         references: References::denied(),
     };
     let Answer::Measure(answer) = run(command, limits, None)?.answer;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use instar::{
     error::Error,
-    launch::{Command, DeviceStart, IoMode, Limits, run_guest},
+    launch::{Command, Cpu, DeviceStart, IoMode, Limits, run_guest},
     records::StreamError,
     references::References,
 };
@@ -22,6 +22,7 @@ fn run_started(deed: &str, timeout: Duration, start: DeviceStart) -> Error {
         disks: vec![],
         io: IoMode::Inline,
         start,
+        cpu: Cpu::Baseline,
         references: References::denied(),
     };
     let limits = Limits { memory: 16 << 20, timeout };

@@ -409,7 +409,7 @@ fn an_interrupted_child_leaves_no_core() {
 
 #[test]
 fn a_machine_runs_and_is_taken_down_inside_the_sandbox() {
-    use instar::launch::{Command, DeviceStart, Disk, IoMode, Limits, run, run_guest};
+    use instar::launch::{Command, Cpu, DeviceStart, Disk, IoMode, Limits, run, run_guest};
     use protocol::{ErrorKind, Op};
 
     const ROGUE: &[u8] = include_bytes!(env!("INSTAR_ROGUE"));
@@ -436,6 +436,7 @@ fn a_machine_runs_and_is_taken_down_inside_the_sandbox() {
         disks: vec![disk],
         io,
         start: DeviceStart::HandedOver,
+        cpu: Cpu::Baseline,
         references: References::denied(),
     };
     let limits =

@@ -186,6 +186,8 @@ fn describe(
     }
     let key_secret = match format.as_deref() {
         Some("luks") => take(&mut options, "key-secret"),
+        // What will be found is not known: either name means the key.
+        None => take(&mut options, "encrypt.key-secret").or_else(|| take(&mut options, "key-secret")),
         _ => take(&mut options, "encrypt.key-secret"),
     };
     let encrypt_format = take(&mut options, "encrypt.format");

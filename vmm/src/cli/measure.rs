@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    launch::{Command, DeviceStart, Disk, IoMode, Limits},
+    launch::{Command, Cpu, DeviceStart, Disk, IoMode, Limits},
     references::References,
     report::{self, Failure, Speaker, escape},
 };
@@ -146,6 +146,7 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
         MeasureSubject::Size(_) => Vec::new(),
         MeasureSubject::Image { source, .. } => source.keys(),
     };
+    let cpu = if keys.is_empty() { Cpu::Baseline } else { Cpu::Crypto };
     let secrets = secrets.for_keys(&keys)?;
     let request = MeasureRequest {
         profile: speaker.profile,
@@ -157,7 +158,8 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     let payload = serde_json::to_vec(&request)
         .map_err(|error| Failure::usage(format!("Could not encode the command: {error}")))?;
     let io = IoMode::for_reading(tables);
-    let command = Command { op: Op::Measure, payload, disks, io, start: DeviceStart::HandedOver, references };
+    let start = DeviceStart::HandedOver;
+    let command = Command { op: Op::Measure, payload, disks, io, start, cpu, references };
     let left = deadline.saturating_duration_since(Instant::now());
     let limits = Limits { memory: memory.bytes(), timeout: left };
     let finished =

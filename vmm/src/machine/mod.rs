@@ -13,7 +13,7 @@ pub use error::MachineError;
 pub use image::symbol_at;
 pub use kick::{Deadline, Kicker};
 pub use memory::{GuestMemory, MAX_MEMORY, MIN_MEMORY};
-pub use vcpu::{Bus, Exit, Fault, Vcpu};
+pub use vcpu::{Bus, Cpu, Exit, Fault, Vcpu};
 
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
@@ -39,6 +39,7 @@ impl Machine {
     /// [`MMIO_BASE`] on and `ring_pages` pages for their rings. `command_line` is told where those begin.
     pub fn build(
         image: &[u8],
+        cpu: Cpu,
         memory_size: u64,
         device_count: usize,
         ring_pages: u64,
@@ -52,7 +53,7 @@ impl Machine {
         image.load(&memory)?;
         let plan = boot::Plan::new(&image, ring_pages);
         boot::prepare(&plan, &image, &memory, device_count, &command_line(plan.rings))?;
-        let vcpu = Vcpu::new(&vm, &plan)?;
+        let vcpu = Vcpu::new(&vm, &plan, cpu)?;
         Ok(Self { vcpu, vm, memory, rings: plan.rings })
     }
 
