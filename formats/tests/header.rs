@@ -2,7 +2,7 @@
 
 mod support;
 
-use formats::ErrorKind::{self, Corrupt, InvalidFormat, Limit, Unsupported};
+use formats::ErrorKind::{self, Corrupt, InvalidFormat, Key, Limit, Unsupported};
 use formats::{Error, Format, Image};
 use support::{Memory, create, patch, qemu_complaint, walk};
 
@@ -136,7 +136,7 @@ fn version_3_fields() {
             (&[(SIZE, 0u64.wrapping_sub(1 << 29))], too_big),
             (&[(SIZE, 0u64.wrapping_sub(1 << 29) + 1)], too_large),
             (&[(SIZE, u64::MAX)], too_large),
-            (&[(CRYPT, 1)], crypt("Parameter 'encrypt.key-secret' is required for cipher")),
+            (&[(CRYPT, 1)], no(Key, "key-secret", "Parameter 'encrypt.key-secret' is required for cipher")),
             (&[(CRYPT, 2)], no(InvalidFormat, "crypt_method", "Missing CRYPTO header for crypt method 2")),
             (&[(CRYPT, 3)], crypt("Unsupported encryption method 3")),
             (&[(CRYPT, 0xffff_ffff)], crypt("Unsupported encryption method -1")),
@@ -210,7 +210,7 @@ fn version_2_has_no_features() {
         &[
             (&[], OK),
             (&[(INCOMPATIBLE, 1 << 40), (AUTOCLEAR, 2), (REFCOUNT_ORDER, 9), (HEADER_LENGTH, 3)], OK),
-            (&[(CRYPT, 1)], no(Unsupported, "crypt_method", key)),
+            (&[(CRYPT, 1)], no(Key, "key-secret", key)),
         ],
     );
 }
@@ -234,7 +234,7 @@ fn the_first_of_several_faults_is_the_one_reported() {
             ),
             (
                 &[(SIZE, u64::MAX), (CRYPT, 1)],
-                no(Unsupported, "crypt_method", "Parameter 'encrypt.key-secret' is required for cipher"),
+                no(Key, "key-secret", "Parameter 'encrypt.key-secret' is required for cipher"),
             ),
             (
                 &[(HEADER_LENGTH, 108), (CRYPT, 9)],

@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::LazyLock;
 
-use formats::ErrorKind::{InvalidFormat, Unsupported};
+use formats::ErrorKind::{InvalidFormat, Key, Unsupported};
 use formats::{Error, Format, Image};
 use support::cases::Expect::Refused;
 use support::cases::{Order, Patch, check_file, flips, patched};
@@ -55,11 +55,11 @@ fn a_disk_is_what_follows_the_key_material() {
 fn data_is_not_read_without_a_key() {
     let (directory, bytes) = sample();
     let path = directory.path().join("sample.luks");
-    let key = Refused(Unsupported, "key-secret", "Parameter 'key-secret' is required for cipher");
+    let key = Refused(Key, "key-secret", "Parameter 'key-secret' is required for cipher");
     check_file(Format::Luks, &path, key, "a key is missing");
     std::fs::write(&path, [0; 512]).unwrap();
     check_file(Format::Luks, &path, key, "a key is missed before the signature");
-    assert_eq!(Image::open(Memory::new(bytes), None).err().map(|error| error.kind), Some(Unsupported));
+    assert_eq!(Image::open(Memory::new(bytes), None).err().map(|error| error.kind), Some(Key));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod support;
 
-use formats::ErrorKind::{Corrupt, InvalidFormat, Limit, Unsupported};
+use formats::ErrorKind::{Corrupt, InvalidFormat, Key, Limit, Unsupported};
 use formats::{Format, Image};
 use support::cases::Expect::{Read, Refused, RefusedOtherwise};
 use support::cases::{Order, Patch, check, check_file, create_as, flips, survive};
@@ -91,7 +91,7 @@ fn an_encrypted_image_is_described_but_not_read() {
         "1M",
     ]);
     let message = "Parameter 'encrypt.key-secret' is required for cipher";
-    check_file(Format::Qcow, &path, Refused(Unsupported, "crypt_method", message), "encrypted");
+    check_file(Format::Qcow, &path, Refused(Key, "key-secret", message), "encrypted");
     let image = Image::open_metadata(FileStorage::open(&path), None).unwrap();
     assert!(image.encrypted());
     assert_eq!(image.virtual_size(), 1 << 20);
@@ -105,7 +105,7 @@ fn fields_of_the_header() {
     let cluster = Refused(InvalidFormat, "cluster_bits", "Cluster size must be between 512 and 64k");
     let l2 = Refused(InvalidFormat, "l2_bits", "L2 table size must be between 512 and 64k");
     let crypt = Refused(Unsupported, "crypt_method", "invalid encryption method in qcow header");
-    let key = Refused(Unsupported, "crypt_method", "Parameter 'encrypt.key-secret' is required for cipher");
+    let key = Refused(Key, "key-secret", "Parameter 'encrypt.key-secret' is required for cipher");
     let name = Refused(InvalidFormat, "backing_file_size", "Backing file name too long");
     let version = |text| Refused(Unsupported, "version", text);
     check(
