@@ -8,6 +8,10 @@ impl FileIndex {
     /// The image's own file.
     pub const OWN: Self = Self(0);
 
+    /// The external data file of an image that has one ([`Image::data_file`](crate::Image::data_file)). Such an image
+    /// has no references beside it.
+    pub const DATA_FILE: Self = Self(1);
+
     /// The file behind the reference at this position of [`Image::references`](crate::Image::references).
     pub(crate) fn of_reference(position: usize) -> Option<Self> {
         Some(Self(u32::try_from(position).ok()?.checked_add(1)?))

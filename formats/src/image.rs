@@ -1,7 +1,9 @@
 //! An open image of any format.
 
+mod attach;
+mod lineage;
+
 use alloc::boxed::Box;
-use alloc::format;
 use alloc::vec::Vec;
 
 use crate::access::{Access, OpenOptions};
@@ -71,8 +73,8 @@ enum Driver {
 }
 
 impl<S: Storage> Image<S> {
-    /// Opens an image whose data is to be read, without a key: refused if it is encrypted, or if it keeps its data in
-    /// a file that it does not name. Without a `format` it is probed.
+    /// Opens an image whose data is to be read, without a key: refused if it is encrypted. Without a `format` it is
+    /// probed.
     pub fn open(storage: S, format: Option<Format>) -> Result<Self, Error> {
         Self::open_with(storage, OpenOptions { format, ..OpenOptions::default() })
     }
@@ -80,6 +82,13 @@ impl<S: Storage> Image<S> {
     /// Opens an image to say what it is, as [`open`](Self::open) does but without what only its data needs.
     pub fn open_metadata(storage: S, format: Option<Format>) -> Result<Self, Error> {
         Self::open_with(storage, OpenOptions { format, access: Access::Metadata, encryption: None })
+    }
+
+    /// Opens a part of a file as a raw image: from `offset` on, `size` bytes or up to the end of the file.
+    pub fn open_window(storage: S, offset: u64, size: Option<u64>) -> Result<Self, Error> {
+        check_length(&storage)?;
+        let driver = Driver::Raw(Raw::open_window(&storage, offset, size)?);
+        Ok(Self { storage, attached: Vec::new(), driver })
     }
 
     /// Opens an image. With a password this can take minutes of computing, but not without end.
@@ -127,32 +136,6 @@ impl<S: Storage> Image<S> {
         }
     }
 
-    /// Names of the files that hold parts of the disk, just as the image has them: any bytes but NUL, the same name
-    /// perhaps more than once. They are never to be opened without leave. As long as they are not
-    /// [attached](Self::attach), [`extent_at`](Self::extent_at) fails where they hold the disk.
-    pub fn references(&self) -> &[Vec<u8>] {
-        self.vmdk().map_or(&[], Vmdk::references)
-    }
-
-    /// Hands in the files behind [`references`](Self::references), all of them and in that order. Their headers are
-    /// read and checked; if that fails, the image stays as it was. Names inside of them are not looked at.
-    pub fn attach(&mut self, mut files: Vec<S>) -> Result<(), Error> {
-        let needed = self.references().len();
-        if files.len() != needed {
-            let message = format!("{} files were attached in place of {needed}", files.len());
-            return Err(Error::new(ErrorKind::ReferenceDenied, "reference", message));
-        }
-        for (position, file) in files.iter().enumerate() {
-            let index = FileIndex::of_reference(position).unwrap_or_default();
-            check_length(file).map_err(|error| error.in_file(index))?;
-        }
-        if let Driver::Vmdk(vmdk) = &mut self.driver {
-            vmdk.attach(&mut files)?;
-        }
-        self.attached = files;
-        Ok(())
-    }
-
     /// Size of the virtual disk in bytes, a multiple of 512 below 2^63. Parts of the disk that are in files not yet
     /// attached count as the image itself has it; their own headers may say otherwise.
     pub fn virtual_size(&self) -> u64 {
@@ -176,7 +159,7 @@ impl<S: Storage> Image<S> {
     /// The run of bytes of one kind that begins at `offset`, which is below [`virtual_size`](Self::virtual_size).
     /// The next run may be of the same kind: a run is as long as it cheaply can be, not as long as possible.
     ///
-    /// Offsets in the extent are in [`data_file`](Self::data_file) if there is one, else in [`Extent::file`].
+    /// Offsets in the extent are those of [`Extent::file`].
     pub fn extent_at(&mut self, offset: u64) -> Result<Extent, Error> {
         if offset >= self.virtual_size() {
             return Err(Error::new(
@@ -187,7 +170,7 @@ impl<S: Storage> Image<S> {
         }
         match &mut self.driver {
             Driver::Raw(raw) => raw.extent_at(&mut self.storage, offset),
-            Driver::Qcow2(qcow2) => qcow2.extent_at(&mut self.storage, offset),
+            Driver::Qcow2(qcow2) => qcow2.extent_at(&mut self.storage, self.attached.first_mut(), offset),
             Driver::Vpc(vpc) => vpc.extent_at(&mut self.storage, offset),
             Driver::Vhdx(vhdx) => vhdx.extent_at(&mut self.storage, offset),
             Driver::Vmdk(vmdk) => {
@@ -361,16 +344,6 @@ impl<S: Storage> Image<S> {
             self.driver,
             Driver::Vhdx(_) | Driver::Luks(_) | Driver::Bochs(_) | Driver::Cloop(_) | Driver::Dmg(_)
         )
-    }
-
-    /// Whether holes of an external [`data_file`](Self::data_file) are to be told apart by the caller, as
-    /// `qemu-img` does for preallocated images: each Data extent is then cut by [`Regions::at`](crate::Regions::at)
-    /// on that file, and what is zero there is Zero. Holes of the image's own file need no such care.
-    pub fn data_file_holes_count(&mut self) -> Result<bool, Error> {
-        match &mut self.driver {
-            Driver::Qcow2(qcow2) => qcow2.data_file_holes_count(&mut self.storage),
-            _ => Ok(false),
-        }
     }
 
     /// The storage of one of the image's files, if it was attached.

@@ -11,6 +11,7 @@ extern crate alloc;
 mod access;
 mod block_map;
 mod bochs;
+mod chain;
 mod cloop;
 mod crypto;
 mod dmg;
@@ -41,6 +42,7 @@ pub mod vpc;
 mod window;
 
 pub use access::{Access, Key, OpenOptions};
+pub use chain::{Chain, ChainError, Mapping};
 pub use error::{Error, ErrorKind};
 pub use extent::{Extent, ExtentKind, FileIndex};
 pub use format::{Format, probe, probe_named_dmg};

@@ -169,7 +169,6 @@ fn version_3_fields() {
             (&[(SNAPSHOTS_OFFSET, 0x40000)], OK),
             (&[(INCOMPATIBLE, 1)], OK),
             (&[(INCOMPATIBLE, 2)], OK),
-            (&[(INCOMPATIBLE, 4)], feature("'data-file' is required for this image")),
             (&[(INCOMPATIBLE, 8)], bit_unset),
             (&[(INCOMPATIBLE, 16)], OK),
             (&[(INCOMPATIBLE, 16), (CLUSTER_BITS, 13)], bits("Unsupported subcluster size: 256")),
@@ -251,7 +250,8 @@ fn metadata_is_there_without_key_or_data_file() {
     for (offset, length, value) in [(32, 4, 1), (72, 8, 4), (88, 8, 2)] {
         let mut bytes = base.clone();
         patch(&mut bytes, &[(offset, length, value)]);
-        assert!(Image::open(Memory::new(bytes.clone()), None).is_err());
+        // Without a name the data file is for the caller to find.
+        assert_eq!(Image::open(Memory::new(bytes.clone()), None).is_ok(), offset == 72);
         let image = Image::open_metadata(Memory::new(bytes), None).unwrap();
         assert_eq!(image.encrypted(), offset == 32);
         assert_eq!(image.data_file().is_some(), offset == 72);

@@ -1,7 +1,11 @@
 //! Where an operation gets its files from: the disks of the machine, or memory in a test.
 
+use alloc::format;
+
 use formats::Storage;
 use protocol::{ErrorKind, ErrorRecord, FileFacts, Need};
+
+use crate::options::Quoted;
 
 /// The files of a command.
 pub trait Files {
@@ -25,10 +29,9 @@ impl<S: Storage, F: FnMut(&FileFacts) -> Result<S, ErrorRecord>> Files for Stand
         self.0(facts)
     }
 
-    fn need(&mut self, _: &Need) -> Result<FileFacts, ErrorRecord> {
-        Err(ErrorRecord::new(
-            ErrorKind::ReferenceDenied,
-            "is a reference to another file and was not followed",
-        ))
+    fn need(&mut self, need: &Need) -> Result<FileFacts, ErrorRecord> {
+        let (role, name) = (need.role.name(), Quoted(need.name.as_bytes()));
+        let message = format!("{role} '{name}' is a reference to another file and was not followed");
+        Err(ErrorRecord::new(ErrorKind::ReferenceDenied, message))
     }
 }

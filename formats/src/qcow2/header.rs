@@ -244,14 +244,7 @@ impl Header {
             entry_len: SNAPSHOT_LEN,
             max_len: SNAPSHOT_LEN * SNAPSHOTS_MAX,
         })?;
-        self.check_table(&Table {
-            name: "Active L1 table",
-            fields: ("l1_size", "l1_table_offset"),
-            offset: self.l1_table_offset,
-            entries: self.l1_size,
-            entry_len: TABLE_ENTRY_LEN,
-            max_len: L1_TABLE_MAX,
-        })?;
+        self.check_l1("Active L1 table", ("l1_size", "l1_table_offset"), self.l1_table_offset, self.l1_size)?;
         // A size near 2^64 wraps round here as it does in qemu-img; `check_disk_length` refuses it in the end.
         let needed = self.size.wrapping_add((1 << self.l1_coverage_bits()) - 1) >> self.l1_coverage_bits();
         if needed > L1_INDEX_MAX {
@@ -261,6 +254,24 @@ impl Header {
             return Err(invalid("l1_size", "L1 table is too small"));
         }
         Ok(())
+    }
+
+    /// That an L1 table, the active one or a snapshot's, may be where its fields say.
+    pub(super) fn check_l1(
+        &self,
+        name: &'static str,
+        fields: (&'static str, &'static str),
+        offset: u64,
+        entries: u32,
+    ) -> Result<(), Error> {
+        self.check_table(&Table {
+            name,
+            fields,
+            offset,
+            entries,
+            entry_len: TABLE_ENTRY_LEN,
+            max_len: L1_TABLE_MAX,
+        })
     }
 
     fn check_table(&self, table: &Table) -> Result<(), Error> {

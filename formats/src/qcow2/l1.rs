@@ -1,4 +1,4 @@
-//! The active L1 table, read through a window: which L2 table covers a part of the virtual disk.
+//! An L1 table, the active one or a snapshot's, read through a window: which L2 table covers a part of the virtual disk.
 
 use alloc::format;
 use alloc::string::String;
@@ -14,11 +14,36 @@ use crate::{Error, ErrorKind, Storage};
 /// Entries in memory at a time: 64 KiB of a table that may be 32 MiB long.
 const WINDOW: u64 = 8192;
 
+/// Where an L1 table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TablePlace {
+    /// What messages call it.
+    pub(super) name: &'static str,
+    /// The field that says where it is.
+    pub(super) field: &'static str,
+    /// File offset in bytes, a multiple of the cluster size.
+    pub(super) offset: u64,
+    /// Number of entries; the end of the table is below 2^63.
+    pub(super) entries: u32,
+}
+
+impl TablePlace {
+    /// The table that the header has.
+    pub(super) fn active(header: &Header) -> Self {
+        let (entries, offset) = header.l1_table();
+        Self { name: "Active L1 table", field: "l1_table_offset", offset, entries }
+    }
+
+    /// File offsets from its first byte up to behind its last.
+    fn range(&self) -> core::ops::Range<u64> {
+        self.offset..self.offset.saturating_add(u64::from(self.entries) * TABLE_ENTRY_LEN)
+    }
+}
+
 /// The entries that the virtual disk uses.
 #[derive(Debug)]
 pub(super) struct L1 {
-    /// File offset of the table in bytes.
-    offset: u64,
+    place: TablePlace,
     table: Table<U64>,
 }
 
@@ -32,13 +57,13 @@ fn is_used(entry: u64) -> bool {
 }
 
 impl L1 {
-    pub(super) fn new(header: &Header) -> Self {
-        let offset = header.l1_table().1;
-        Self { offset, table: Table::new(offset, header.l1_used(), WINDOW) }
+    pub(super) fn new(header: &Header, place: TablePlace) -> Self {
+        let used = header.l1_used().min(place.entries.into());
+        Self { place, table: Table::new(place.offset, used, WINDOW) }
     }
 
-    /// Number of entries.
-    pub(super) fn used(&self) -> u64 {
+    /// Number of entries; a snapshot's table may have fewer than the disk would use.
+    pub(super) fn entries(&self) -> u64 {
         self.table.entries()
     }
 
@@ -57,9 +82,10 @@ impl L1 {
     /// share an L2 table, so a file of n clusters has at most n; this is what bounds a walk by the file's length.
     pub(super) fn check<S: Storage>(&mut self, storage: &mut S, header: &Header) -> Result<(), Error> {
         let file_len = storage.len();
-        let end = self.offset.saturating_add(self.used() * TABLE_ENTRY_LEN);
+        let TablePlace { name, field, offset, .. } = self.place;
+        let end = self.table.end();
         if end > file_len {
-            return Err(corrupt("l1_table_offset", "Active L1 table lies beyond the end of the file"));
+            return Err(corrupt(field, format!("{name} lies beyond the end of the file")));
         }
         let (refcount_len, refcount_offset) = header.refcount_table();
         let refcount_end = refcount_offset.saturating_add(refcount_len);
@@ -67,14 +93,14 @@ impl L1 {
             let message = "Reference count table lies beyond the end of the file";
             return Err(corrupt("refcount_table_offset", message));
         }
-        if self.offset == 0 {
-            return Err(corrupt("l1_table_offset", "Active L1 table overlaps the header"));
+        if offset == 0 {
+            return Err(corrupt(field, format!("{name} overlaps the header")));
         }
         if refcount_offset == 0 {
             return Err(corrupt("refcount_table_offset", "Reference count table overlaps the header"));
         }
-        if self.offset < refcount_end && refcount_offset < end {
-            return Err(corrupt("l1_table_offset", "Active L1 table overlaps the reference count table"));
+        if offset < refcount_end && refcount_offset < end {
+            return Err(corrupt(field, format!("{name} overlaps the reference count table")));
         }
         if self.table.has_more_than(storage, file_len / header.cluster_bits().size(), is_used)? {
             return Err(corrupt("L1 table", "L1 table has more entries than the file has clusters"));
@@ -83,7 +109,13 @@ impl L1 {
     }
 
     /// What must hold before the L2 table at `table`, that entry `index` points to, is followed.
-    pub(super) fn check_l2(header: &Header, file_len: u64, index: u64, table: u64) -> Result<(), Error> {
+    pub(super) fn check_l2(
+        &self,
+        header: &Header,
+        file_len: u64,
+        index: u64,
+        table: u64,
+    ) -> Result<(), Error> {
         let cluster_bits = header.cluster_bits();
         if !cluster_bits.aligned(table) {
             let (table, index) = (hex(table), hex(index));
@@ -97,9 +129,8 @@ impl L1 {
         if table.saturating_add(cluster_bits.size()) > file_len {
             return Err(corrupt("L1 table", place("beyond the end of the file")));
         }
-        let (l1_size, l1_offset) = header.l1_table();
-        let l1_end = l1_offset.saturating_add(u64::from(l1_size) * TABLE_ENTRY_LEN);
-        if (l1_offset..l1_end).contains(&table) {
+        let tables = [self.place, TablePlace::active(header)];
+        if tables.iter().any(|place| place.range().contains(&table)) {
             return Err(corrupt("L1 table", place("inside the L1 table")));
         }
         let (refcount_len, refcount_offset) = header.refcount_table();

@@ -19,6 +19,7 @@ use alloc::vec::Vec;
 
 pub use bitmaps::Bitmap;
 pub use header::Header;
+pub use snapshots::SnapshotName;
 pub use types::{ClusterBits, Compression, CryptMethod, Version};
 
 use crate::access::{Access, check_encryption};
@@ -27,6 +28,7 @@ use crate::qcow::aes;
 use crate::reader::{Reader, c_string};
 use crate::{BackingFile, DataFile, Error, ErrorKind, Extent, Storage};
 use extensions::Extensions;
+use l1::TablePlace;
 use walk::Walk;
 
 pub(crate) use header::probe;
@@ -65,7 +67,7 @@ impl Qcow2 {
             None => Vec::new(),
         };
         header.check_disk_length()?;
-        let walk = Walk::new(&header);
+        let walk = Walk::new(&header, TablePlace::active(&header));
         let stale_bitmaps = extensions.stale_bitmaps;
         Ok(Self { header, backing, data_file, bitmaps, stale_bitmaps, decryptor, walk })
     }
@@ -110,13 +112,29 @@ impl Qcow2 {
         self.walk.max_extents(&self.header, file_len)
     }
 
-    pub(crate) fn data_file_holes_count<S: Storage>(&mut self, storage: &mut S) -> Result<bool, Error> {
-        Ok(self.data_file.is_some() && self.walk.holes_count(storage, &self.header)?)
+    /// `offset` is below [`virtual_size`](Self::virtual_size); `data_file` is the external data file, if there is one
+    /// and it was attached.
+    pub(crate) fn extent_at<S: Storage>(
+        &mut self,
+        storage: &mut S,
+        data_file: Option<&mut S>,
+        offset: u64,
+    ) -> Result<Extent, Error> {
+        self.walk.extent_at(storage, data_file, &self.header, offset)
     }
 
-    /// `offset` is below [`virtual_size`](Self::virtual_size).
-    pub(crate) fn extent_at<S: Storage>(&mut self, storage: &mut S, offset: u64) -> Result<Extent, Error> {
-        self.walk.extent_at(storage, &self.header, offset)
+    /// Maps the disk as it was when an internal snapshot was made, or says that there is none such. The length of the
+    /// disk stays.
+    pub(crate) fn load_snapshot<S: Storage>(
+        &mut self,
+        storage: &mut S,
+        wanted: SnapshotName<'_>,
+    ) -> Result<bool, Error> {
+        let Some(l1) = snapshots::find(&mut Reader::new(storage), &self.header, wanted)? else {
+            return Ok(false);
+        };
+        self.walk = Walk::new(&self.header, l1);
+        Ok(true)
     }
 }
 
@@ -127,11 +145,7 @@ fn data_file(
     access: Access<'_>,
 ) -> Result<Option<DataFile>, Error> {
     if header.has_data_file() {
-        let name = extensions.data_file.clone();
-        if name.is_none() && matches!(access, Access::Data(_)) {
-            let message = "'data-file' is required for this image";
-            return Err(Error::new(ErrorKind::Unsupported, "incompatible_features", message));
-        }
+        let name = extensions.data_file.clone().filter(|name| !name.is_empty());
         return Ok(Some(DataFile { name, raw: header.data_file_raw() }));
     }
     if header.data_file_raw() && matches!(access, Access::Data(_)) {

@@ -1,4 +1,5 @@
-//! Section "Snapshots": that the table can be walked within its limits. What the snapshots are is not kept.
+//! Section "Snapshots": that the table can be walked within its limits, and where a snapshot has its L1 table. What the
+//! snapshots are is not kept.
 
 use alloc::format;
 
@@ -6,7 +7,8 @@ use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::header::Header;
-use crate::reader::Reader;
+use super::l1::TablePlace;
+use crate::reader::{Reader, c_string};
 use crate::{Error, ErrorKind, Storage};
 
 /// Longest extra data of an entry in bytes: QEMU's limit.
@@ -29,8 +31,50 @@ struct Entry {
     extra_data_len: U32,
 }
 
+/// What an internal snapshot is known by: its id, its name or both. Any bytes but NUL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotName<'a> {
+    /// The id it must have.
+    pub id: Option<&'a [u8]>,
+    /// The name it must have.
+    pub name: Option<&'a [u8]>,
+}
+
 /// Walks the snapshot table.
 pub(super) fn check<S: Storage>(reader: &mut Reader<'_, S>, header: &Header) -> Result<(), Error> {
+    walk(reader, header, |entry, reader| {
+        reader.skip(u64::from(entry.id_len.get()) + u64::from(entry.name_len.get()));
+        Ok(None::<()>)
+    })
+    .map(|_| ())
+}
+
+/// The L1 table of the first snapshot that is `wanted`.
+pub(super) fn find<S: Storage>(
+    reader: &mut Reader<'_, S>,
+    header: &Header,
+    wanted: SnapshotName<'_>,
+) -> Result<Option<TablePlace>, Error> {
+    let found = walk(reader, header, |entry, reader| {
+        let id = c_string(reader.bytes(entry.id_len.get().into())?);
+        let name = c_string(reader.bytes(entry.name_len.get().into())?);
+        let matches = wanted.id.is_none_or(|wanted| wanted == id)
+            && wanted.name.is_none_or(|wanted| wanted == name)
+            && (wanted.id.is_some() || wanted.name.is_some());
+        Ok(matches.then(|| (entry.l1_table_offset.get(), entry.l1_size.get())))
+    })?;
+    let Some((offset, entries)) = found else { return Ok(None) };
+    let place = TablePlace { name: "Snapshot L1 table", field: "snapshot l1_table_offset", offset, entries };
+    header.check_l1(place.name, ("snapshot l1_size", place.field), offset, entries)?;
+    Ok(Some(place))
+}
+
+/// Calls `visit` with each entry's fixed part, the reader being at its id, until it gives something.
+fn walk<S: Storage, T>(
+    reader: &mut Reader<'_, S>,
+    header: &Header,
+    mut visit: impl FnMut(&Entry, &mut Reader<'_, S>) -> Result<Option<T>, Error>,
+) -> Result<Option<T>, Error> {
     let (count, start) = header.snapshots();
     reader.seek(start);
     for index in 0..count {
@@ -41,7 +85,8 @@ pub(super) fn check<S: Storage>(reader: &mut Reader<'_, S>, header: &Header) -> 
             let message = format!("Too much extra metadata in snapshot table entry {index}");
             return Err(Error::new(ErrorKind::Limit, "snapshot table", message));
         }
-        reader.skip(u64::from(extra) + u64::from(entry.id_len.get()) + u64::from(entry.name_len.get()));
+        reader.skip(extra.into());
+        let found = visit(&entry, reader)?;
         if reader.position() - start > TABLE_MAX {
             return Err(Error::new(ErrorKind::Limit, "snapshot table", "Snapshot table is too big"));
         }
@@ -49,6 +94,9 @@ pub(super) fn check<S: Storage>(reader: &mut Reader<'_, S>, header: &Header) -> 
             let message = format!("Snapshot table entry {index} lies beyond the end of the file");
             return Err(Error::new(ErrorKind::Corrupt, "snapshot table", message));
         }
+        if found.is_some() {
+            return Ok(found);
+        }
     }
-    Ok(())
+    Ok(None)
 }

@@ -6,11 +6,11 @@ use alloc::string::String;
 use super::entry::{Decoder, Kind, OFFSET_MASK};
 use super::header::Header;
 use super::hex;
-use super::l1::L1;
+use super::l1::{L1, TablePlace};
 use super::l2::L2;
 use super::refcount;
 use super::types::Version;
-use crate::{Error, ErrorKind, Extent, ExtentKind, Regions, Storage};
+use crate::{Error, ErrorKind, Extent, ExtentKind, FileIndex, Regions, Storage};
 
 /// Longest part of an L2 table that QEMU has in memory, in bytes: its messages count entries from the start of a part.
 const QEMU_SLICE_LEN: u64 = 64 << 10;
@@ -45,10 +45,11 @@ struct Place {
 }
 
 impl Walk {
-    pub(super) fn new(header: &Header) -> Self {
+    /// The walk over what the L1 table `l1` maps.
+    pub(super) fn new(header: &Header, l1: TablePlace) -> Self {
         Self {
             decoder: Decoder::new(header),
-            l1: L1::new(header),
+            l1: L1::new(header, l1),
             l2: L2::new(header),
             checked: false,
             last: None,
@@ -60,17 +61,13 @@ impl Walk {
 
     /// Each L1 entry is a step on its own or leads to an L2 table of its own, each subcluster of which is a step.
     pub(super) fn max_extents(&self, header: &Header, file_len: u64) -> u64 {
-        let tables = self.l1.used().min(file_len / header.cluster_bits().size());
+        let tables = self.l1.entries().min(file_len / header.cluster_bits().size());
         let per_table = u64::from(self.decoder.subclusters()) << header.l2_bits();
-        tables.saturating_mul(per_table).saturating_add(self.l1.used())
+        tables.saturating_mul(per_table).saturating_add(self.l1.entries()).saturating_add(1)
     }
 
     /// Whether a hole in the data counts as zeros.
-    pub(super) fn holes_count<S: Storage>(
-        &mut self,
-        storage: &mut S,
-        header: &Header,
-    ) -> Result<bool, Error> {
+    fn holes_count<S: Storage>(&mut self, storage: &mut S, header: &Header) -> Result<bool, Error> {
         if let Some(holes) = self.holes {
             return Ok(holes);
         }
@@ -79,10 +76,12 @@ impl Walk {
         Ok(holes)
     }
 
-    /// `offset` is below the virtual size.
+    /// `offset` is below the virtual size. `data_file` is the external data file, if there is one and it was attached:
+    /// without it no hole of it counts.
     pub(super) fn extent_at<S: Storage>(
         &mut self,
         storage: &mut S,
+        data_file: Option<&mut S>,
         header: &Header,
         offset: u64,
     ) -> Result<Extent, Error> {
@@ -95,12 +94,20 @@ impl Walk {
             }
         };
         let ExtentKind::Data { offset: host } = extent.kind else { return Ok(extent) };
-        if header.has_data_file() || !self.holes_count(storage, header)? {
+        if !self.holes_count(storage, header)? {
             return Ok(extent);
         }
-        let run = self.regions.at(storage, host, extent.length)?;
+        let data = match (header.has_data_file(), data_file) {
+            (false, _) => storage,
+            (true, Some(data_file)) => data_file,
+            (true, None) => return Ok(extent),
+        };
+        let run = self
+            .regions
+            .at(data, host, extent.length)
+            .map_err(|error| Error::from(error).in_file(extent.file))?;
         let kind = if run.zero { ExtentKind::Zero { offset: Some(host) } } else { extent.kind };
-        Ok(Extent::own(offset, run.length, kind))
+        Ok(Extent { start: offset, length: run.length, kind, file: extent.file })
     }
 
     /// What the tables say of `offset`, whatever the file has there.
@@ -121,11 +128,16 @@ impl Walk {
                 }
                 let table = self.l1.get(storage, l1_index)?;
                 if table == 0 {
-                    let end = self.l1.skip_empty(storage, l1_index)? << coverage_bits;
+                    let next = self.l1.skip_empty(storage, l1_index)?;
+                    let end = match next < self.l1.entries() {
+                        true => next << coverage_bits,
+                        // A snapshot's table may end before the disk does.
+                        false => header.virtual_size(),
+                    };
                     let length = end.min(header.virtual_size()) - offset;
                     return Ok(Extent::own(offset, length, ExtentKind::Unallocated));
                 }
-                L1::check_l2(header, storage.len(), l1_index, table)?;
+                self.l1.check_l2(header, storage.len(), l1_index, table)?;
                 self.table = Some((l1_index, table));
                 table
             }
@@ -173,7 +185,13 @@ impl Walk {
         let within_subcluster = offset & ((1 << subcluster_bits) - 1);
         let length = ((run << subcluster_bits) - within_subcluster).min(end - offset);
         let kind = extent_kind(header, decoder, kind, &Place { offset, table, index, descriptor })?;
-        Ok(Extent::own(offset, length, kind))
+        let file = match kind {
+            ExtentKind::Data { .. } | ExtentKind::Zero { offset: Some(_) } if header.has_data_file() => {
+                FileIndex::DATA_FILE
+            }
+            _ => FileIndex::OWN,
+        };
+        Ok(Extent { start: offset, length, kind, file })
     }
 }
 

@@ -1,4 +1,6 @@
-//! Raw images: the file is the disk, and its holes are the disk's zeros.
+//! Raw images: the file is the disk, or a part of it is, and its holes are the disk's zeros.
+
+use alloc::format;
 
 use crate::{Error, ErrorKind, Extent, ExtentKind, Regions, Storage};
 
@@ -8,19 +10,40 @@ const SECTOR: u64 = 512;
 /// A raw image.
 #[derive(Debug)]
 pub(crate) struct Raw {
+    /// File offset in bytes of the first byte of the disk.
+    start: u64,
     virtual_size: u64,
     regions: Regions,
 }
 
 impl Raw {
     pub(crate) fn open<S: Storage>(storage: &S) -> Result<Self, Error> {
-        let virtual_size =
-            storage.len().checked_next_multiple_of(SECTOR).filter(|&size| size <= i64::MAX as u64);
-        let Some(virtual_size) = virtual_size else {
-            let message = "Could not refresh total sector count: File too large";
-            return Err(Error::new(ErrorKind::Limit, "file length", message));
+        Ok(Self { start: 0, virtual_size: sectors(storage.len())?, regions: Regions::default() })
+    }
+
+    /// The part of the file that begins at the offset `start` and is `size` bytes long, or goes on to its end.
+    pub(crate) fn open_window<S: Storage>(storage: &S, start: u64, size: Option<u64>) -> Result<Self, Error> {
+        let outside = |field, message| Err(Error::new(ErrorKind::Limit, field, message));
+        let file_len = sectors(storage.len())?;
+        let Some(rest) = file_len.checked_sub(start) else {
+            let message =
+                format!("Offset ({start}) cannot be greater than size of the containing file ({file_len})");
+            return outside("offset", message);
         };
-        Ok(Self { virtual_size, regions: Regions::default() })
+        let size = match size {
+            Some(size) if size > rest => {
+                let message = format!(
+                    "The sum of offset ({start}) and size ({size}) has to be smaller or equal to the  actual size of the containing file ({file_len})"
+                );
+                return outside("size", message);
+            }
+            Some(size) if !size.is_multiple_of(SECTOR) => {
+                return outside("size", format!("Specified size is not multiple of {SECTOR}"));
+            }
+            Some(size) => size,
+            None => sectors(rest)?,
+        };
+        Ok(Self { start, virtual_size: size, regions: Regions::default() })
     }
 
     pub(crate) fn virtual_size(&self) -> u64 {
@@ -29,11 +52,23 @@ impl Raw {
 
     /// `offset` is below [`virtual_size`](Self::virtual_size).
     pub(crate) fn extent_at<S: Storage>(&mut self, storage: &mut S, offset: u64) -> Result<Extent, Error> {
-        let run = self.regions.at(storage, offset, self.virtual_size - offset)?;
-        let kind =
-            if run.zero { ExtentKind::Zero { offset: Some(offset) } } else { ExtentKind::Data { offset } };
+        let place = self.start.saturating_add(offset);
+        let run = self.regions.at(storage, place, self.virtual_size - offset)?;
+        let kind = if run.zero {
+            ExtentKind::Zero { offset: Some(place) }
+        } else {
+            ExtentKind::Data { offset: place }
+        };
         Ok(Extent::own(offset, run.length, kind))
     }
+}
+
+/// The length of a disk of `bytes` bytes, in bytes.
+fn sectors(bytes: u64) -> Result<u64, Error> {
+    bytes.checked_next_multiple_of(SECTOR).filter(|&size| size <= i64::MAX as u64).ok_or_else(|| {
+        let message = "Could not refresh total sector count: File too large";
+        Error::new(ErrorKind::Limit, "file length", message)
+    })
 }
 
 #[cfg(test)]
@@ -50,6 +85,27 @@ mod tests {
         assert_eq!(data, Extent::own(0, 1025, ExtentKind::Data { offset: 0 }));
         let tail = raw.extent_at(&mut storage, 1025).unwrap();
         assert_eq!(tail, Extent::own(1025, 511, ExtentKind::Zero { offset: Some(1025) }));
+    }
+
+    #[test]
+    fn a_part_of_a_file_is_a_disk_of_its_own() {
+        let bytes = [1; 1025];
+        let mut storage = &bytes[..];
+        let mut raw = Raw::open_window(&storage, 100, None).unwrap();
+        assert_eq!(raw.virtual_size(), 1536);
+        let data = raw.extent_at(&mut storage, 0).unwrap();
+        assert_eq!(data, Extent::own(0, 925, ExtentKind::Data { offset: 100 }));
+        let tail = raw.extent_at(&mut storage, 925).unwrap();
+        assert_eq!(tail, Extent::own(925, 611, ExtentKind::Zero { offset: Some(1025) }));
+        assert_eq!(Raw::open_window(&storage, 512, Some(512)).unwrap().virtual_size(), 512);
+        assert_eq!(Raw::open_window(&storage, 1536, None).unwrap().virtual_size(), 0);
+        let why = |start, size| Raw::open_window(&storage, start, size).unwrap_err().message;
+        assert_eq!(
+            why(u64::MAX, Some(1)),
+            format!("Offset ({}) cannot be greater than size of the containing file (1536)", u64::MAX)
+        );
+        assert!(why(1024, Some(u64::MAX)).starts_with("The sum of offset (1024) and size ("));
+        assert_eq!(why(0, Some(1000)), "Specified size is not multiple of 512");
     }
 
     #[test]

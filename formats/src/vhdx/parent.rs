@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::guid::guid;
+use super::guid::{self, guid};
 use super::{corrupt, invalid};
 use crate::utf16::{ByteOrder, decode};
 use crate::{BackingFile, Error, ErrorKind};
@@ -83,6 +83,11 @@ impl ParentLocator {
     /// The GUID that the parent's data must have, as text: the image's word, empty if it has none.
     pub fn linkage(&self) -> &[u8] {
         &self.linkage
+    }
+
+    /// Whether the parent's data is the one with this GUID.
+    pub fn is_linked_to(&self, guid: [u8; 16]) -> bool {
+        guid::parse(&self.linkage) == Some(guid)
     }
 }
 

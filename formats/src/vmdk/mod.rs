@@ -159,15 +159,7 @@ impl Vmdk {
         if self.references.is_empty() {
             return Ok(());
         }
-        let parts = lay_out(&self.lines, |file, line| {
-            let storage = file.reference().and_then(|position| files.get_mut(position));
-            match (line.kind, storage) {
-                (ExtentType::Zero | ExtentType::Flat | ExtentType::Vmfs, _) | (_, None) => Ok(unopened(line)),
-                (kind, Some(storage)) => {
-                    open_sparse(kind, &mut Reader::new(storage)).map_err(|error| error.in_file(file))
-                }
-            }
-        })?;
+        let parts = self.opened(files)?;
         if parts
             .iter()
             .any(|part| matches!(&part.content, Content::Sparse(sparse) if sparse.entries.compressed()))
@@ -177,6 +169,24 @@ impl Vmdk {
         self.parts = parts;
         self.walk = Walk::new();
         Ok(())
+    }
+
+    /// That the first files behind [`references`](Self::references) are what they should be.
+    pub(crate) fn check_files<S: Storage>(&self, files: &mut [S]) -> Result<(), Error> {
+        self.opened(files).map(|_| ())
+    }
+
+    /// The parts of the disk, as far as `files` goes by the headers of the files.
+    fn opened<S: Storage>(&self, files: &mut [S]) -> Result<Vec<Part>, Error> {
+        lay_out(&self.lines, |file, line| {
+            let storage = file.reference().and_then(|position| files.get_mut(position));
+            match (line.kind, storage) {
+                (ExtentType::Zero | ExtentType::Flat | ExtentType::Vmfs, _) | (_, None) => Ok(unopened(line)),
+                (kind, Some(storage)) => {
+                    open_sparse(kind, &mut Reader::new(storage)).map_err(|error| error.in_file(file))
+                }
+            }
+        })
     }
 
     /// How the disk is kept in files, if the image says it.

@@ -3,10 +3,10 @@
 mod qcow2;
 mod written;
 
-use alloc::{format, string::ToString, vec::Vec};
+use alloc::vec::Vec;
 
 use calc::{Length, luks, raw};
-use formats::{Image, Storage};
+use formats::{Chain, Storage};
 use protocol::{ErrorKind, ErrorRecord, MeasureAnswer, MeasureRequest, MeasureSubject};
 
 use crate::{
@@ -40,7 +40,7 @@ pub fn run<F: Files>(request: &MeasureRequest, files: &mut F) -> Result<MeasureA
 /// What is measured.
 enum Source<S> {
     Size(u64),
-    Image(Image<S>),
+    Image(Chain<S>),
 }
 
 impl<S: Storage> Source<S> {
@@ -48,11 +48,11 @@ impl<S: Storage> Source<S> {
         match &request.subject {
             MeasureSubject::Size(size) => Ok(Self::Size(*size)),
             MeasureSubject::Image { source, snapshot } => {
-                let image = source::open(source, &request.secrets, request.profile, files)?;
-                match snapshot {
-                    Some(_) => Err(refuse_snapshot(&image)),
-                    None => Ok(Self::Image(image)),
+                let mut chain = source::open(source, &request.secrets, request.profile, files)?;
+                if let (Some(snapshot), Some(top)) = (snapshot, chain.layers_mut().first_mut()) {
+                    source::load_snapshot(top, snapshot)?;
                 }
+                Ok(Self::Image(chain))
             }
         }
     }
@@ -61,29 +61,11 @@ impl<S: Storage> Source<S> {
     fn length(&self) -> Result<Length, ErrorRecord> {
         let bytes = match self {
             Self::Size(size) => *size,
-            Self::Image(image) => image.virtual_size(),
+            Self::Image(chain) => chain.virtual_size(),
         };
         Length::new(bytes)
             .ok_or_else(|| ErrorRecord::new(ErrorKind::Limit, "The disk is longer than 2^63 bytes"))
     }
-}
-
-/// Why the snapshot that is asked for is not measured.
-fn refuse_snapshot<S: Storage>(image: &Image<S>) -> ErrorRecord {
-    let (kind, why) = match image.qcow2() {
-        None => (
-            ErrorKind::Unsupported,
-            format!(
-                "Block format '{}' used by device '' does not support temporarily loading internal snapshots",
-                image.format().name()
-            ),
-        ),
-        Some(qcow2) if qcow2.header().snapshots().0 == 0 => {
-            (ErrorKind::Usage, "Can't find snapshot".to_string())
-        }
-        Some(_) => (ErrorKind::Unsupported, "Reading internal snapshots is not supported".to_string()),
-    };
-    ErrorRecord::new(kind, format!("Failed to load snapshot: {why}"))
 }
 
 /// The answer for a format whose images are as long empty as full.

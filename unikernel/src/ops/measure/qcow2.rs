@@ -36,9 +36,9 @@ pub fn measure<S: Storage>(
         Source::Size(_) => 0,
         // What equals the backing file need not be stored, but nobody looks.
         Source::Image(_) if options.has_backing_file => disk,
-        Source::Image(image) => {
+        Source::Image(chain) => {
             let mut data = DataClusters::new(geometry.cluster_size());
-            written::ranges(image, |start, end| data.add(start, end))?;
+            written::ranges(chain, |start, end| data.add(start, end))?;
             data.bytes()
         }
     };
@@ -48,8 +48,12 @@ pub fn measure<S: Storage>(
     let header =
         options.luks.map_or(0, |luks| luks::length_in_qcow2(luks.key, luks.key_use, geometry.cluster_size()));
     let metadata = header + geometry.metadata(length);
-    let bitmaps = match source {
-        Source::Image(image) if options.compat == Compat::V3 && has_bitmaps(image, profile) => {
+    let top = match source {
+        Source::Size(_) => None,
+        Source::Image(chain) => chain.layers().first(),
+    };
+    let bitmaps = match top {
+        Some(image) if options.compat == Compat::V3 && has_bitmaps(image, profile) => {
             Some(bitmaps(image, geometry, length)?)
         }
         _ => None,

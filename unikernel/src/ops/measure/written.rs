@@ -3,31 +3,29 @@
 use alloc::{borrow::ToOwned, format};
 
 use calc::Length;
-use formats::{ExtentKind, Format, Image, Storage};
+use formats::{Chain, ChainError, ExtentKind, Format, Image, Storage};
 use protocol::ErrorRecord;
 
 use crate::source::kind;
 
 /// Calls `write` for each range `[start, end)` of the disk that counts as data, in ascending order. Neighbours may
-/// touch. Of a format without block status all of the disk is data.
+/// touch.
 pub fn ranges<S: Storage>(
-    image: &mut Image<S>,
+    chain: &mut Chain<S>,
     mut write: impl FnMut(Length, Length),
 ) -> Result<(), ErrorRecord> {
-    let (end, format) = (image.virtual_size(), image.format());
-    if !image.reports_block_status() {
-        write(at(0), at(end));
-        return Ok(());
-    }
+    let end = chain.virtual_size();
     let mut offset = 0;
     while offset < end {
-        let extent = image.extent_at(offset).map_err(|error| ErrorRecord {
-            field: Some(error.field.to_owned()),
-            ..ErrorRecord::new(
-                kind(error.kind),
-                format!("Unable to get block status: {}", why(format, &error)),
-            )
-        })?;
+        let extent = match chain.status_at(offset) {
+            Ok(mapping) => mapping.extent,
+            Err(ChainError { layer, error }) => {
+                let format = chain.layers().get(layer).map(Image::format);
+                let message = format!("Unable to get block status: {}", why(format, &error));
+                let field = Some(error.field.to_owned());
+                return Err(ErrorRecord { field, ..ErrorRecord::new(kind(error.kind), message) });
+            }
+        };
         let next = offset.saturating_add(extent.length.max(1)).min(end);
         match extent.kind {
             ExtentKind::Data { .. } | ExtentKind::Compressed { .. } => write(at(offset), at(next)),
@@ -39,9 +37,9 @@ pub fn ranges<S: Storage>(
 }
 
 /// The system's words for why the mapping ends.
-fn why(format: Format, error: &formats::Error) -> &'static str {
+fn why(format: Option<Format>, error: &formats::Error) -> &'static str {
     match (format, error.kind) {
-        (Format::Qed, formats::ErrorKind::Corrupt) => "Invalid argument",
+        (Some(Format::Qed), formats::ErrorKind::Corrupt) => "Invalid argument",
         _ => "Input/output error",
     }
 }
