@@ -7,9 +7,17 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
+mod blocks;
 pub mod luks;
+pub mod parallels;
+pub mod qcow;
 pub mod qcow2;
+pub mod qed;
 pub mod raw;
+pub mod vdi;
+pub mod vhdx;
+pub mod vmdk;
+pub mod vpc;
 
 /// Length in bytes of a virtual disk or of a file: at most 2^63.
 ///
@@ -46,10 +54,41 @@ impl Length {
         self.0
     }
 
+    /// The length in whole sectors of 512 bytes, rounded up.
+    pub(crate) const fn sectors(self) -> Self {
+        self.round_up(9)
+    }
+
     /// The length rounded up to a multiple of `2^shift`, for `shift <= 63`: 2^63 is such a multiple, so the result is
     /// a length.
     const fn round_up(self, shift: u32) -> Self {
         Self(self.0.next_multiple_of(1 << shift))
+    }
+}
+
+/// An image that is being written, from the start of the disk to its end, as `qemu-img convert` does: how long its file
+/// is, or its files are.
+///
+/// What is not written reads as zeros and takes no space that an empty image has not.
+pub trait NewImage: Sized {
+    /// Length of the image's disk: at least what was asked for.
+    fn disk(&self) -> Length;
+
+    /// The same image, with nothing written.
+    fn empty(&self) -> Self;
+
+    /// Writes data from byte `start` up to, not including, byte `end` of the disk. Writes come in ascending order and do
+    /// not overlap.
+    fn write(&mut self, start: Length, end: Length);
+
+    /// Bytes of the file, or of all files, with what is written.
+    fn length(&self) -> u64;
+
+    /// Bytes of the file, or of all files, once the whole disk is written, from its start to its end.
+    fn fully_allocated(&self) -> u64 {
+        let mut full = self.empty();
+        full.write(Length::default(), self.disk());
+        full.length()
     }
 }
 

@@ -5,7 +5,7 @@ use alloc::{format, vec, vec::Vec};
 use drivers::Block;
 use protocol::{
     Answer, CommandHeader, ErrorKind, ErrorRecord, FileFacts, HEADER_LENGTH, MeasureRequest, Need, Op,
-    Record, Reply,
+    OptionsRequest, Record, Reply,
 };
 use serde::Deserialize;
 
@@ -56,6 +56,10 @@ fn dispatch(op: Op, payload: &[u8], files: &mut Attached) -> Result<Answer, Erro
         Op::Measure => {
             let request: MeasureRequest = parse(payload)?;
             ops::measure::run(&request, files).map(Answer::Measure)
+        }
+        Op::Options => {
+            let request: OptionsRequest = parse(payload)?;
+            ops::options::run(&request).map(Answer::Options)
         }
         Op::Reply => Err(ErrorRecord::new(ErrorKind::Usage, "a reply to nothing")),
     }

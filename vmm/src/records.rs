@@ -24,6 +24,9 @@ pub enum StreamError {
     /// A record for a command that was not given.
     #[error("record is for request {0}")]
     Request(u64),
+    /// The answer of another operation.
+    #[error("answer is for another operation")]
+    Operation,
     /// Something behind the terminal record.
     #[error("data behind the terminal record")]
     Trailing,

@@ -29,6 +29,7 @@ fn request(file: FileFacts) -> Vec<u8> {
         target_format: "qcow2".into(),
         options: None,
         secrets: vec![],
+        beyond: false,
         subject: MeasureSubject::Image { source: Box::new(ImageSource::new(file, None)), snapshot: None },
     };
     serde_json::to_vec(&request).unwrap()
@@ -55,8 +56,10 @@ fn measure(
         cpu: Cpu::Baseline,
         references: References::denied(),
     };
-    let Answer::Measure(answer) = run(command, limits, None)?.answer;
-    Ok(answer)
+    match run(command, limits, None)?.answer {
+        Answer::Measure(answer) => Ok(answer),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A qcow2 of 3 MiB of data in 512-byte clusters: some hundred table reads.

@@ -26,6 +26,9 @@ pub enum Op {
     /// No command of its own: the payload is the [`Reply`](crate::Reply) to what the running command
     /// [needs](crate::Need).
     Reply = 2,
+    /// The options of a new image: [`OptionsRequest`](crate::OptionsRequest) to
+    /// [`OptionsAnswer`](crate::OptionsAnswer).
+    Options = 3,
 }
 
 impl TryFrom<u16> for Op {
@@ -35,6 +38,7 @@ impl TryFrom<u16> for Op {
         match number {
             1 => Ok(Self::Measure),
             2 => Ok(Self::Reply),
+            3 => Ok(Self::Options),
             other => Err(HeaderError::UnknownOp(other)),
         }
     }

@@ -22,6 +22,7 @@ mod source;
 pub use facts::{ExtentMap, FileFacts, MAX_INLINE_EXTENTS};
 pub use header::{CommandHeader, HEADER_LENGTH, HeaderError, MAX_PAYLOAD, Op, VERSION};
 pub use measure::{MeasureAnswer, MeasureRequest, MeasureSubject};
+pub use options::{OptionLine, OptionType, OptionsAnswer, OptionsRequest};
 pub use profile::QemuVersion;
 pub use record::{Answer, ErrorKind, ErrorRecord, MAX_RECORD, Record, RecordError, parse_record};
 pub use secret::{Secret, SecretContent};

@@ -18,6 +18,9 @@ pub struct MeasureRequest {
     pub options: Option<String>,
     /// The secrets given with `--object secret`.
     pub secrets: Vec<Secret>,
+    /// Whether targets are answered that `qemu-img` does not measure: not when its answers are wanted and no others.
+    #[serde(default)]
+    pub beyond: bool,
     /// What is measured.
     pub subject: MeasureSubject,
 }

@@ -1,6 +1,11 @@
-//! What both sides must know of lists of options and of messages about them.
+//! `-o` lists: their grammar, what both sides must know of messages about them, and the `options` operation, which tells
+//! what a list can have in it.
 
-use alloc::string::String;
+use alloc::{string::String, vec::Vec};
+
+use serde::{Deserialize, Serialize};
+
+use crate::QemuVersion;
 
 /// Marks a line of an [`ErrorRecord`](crate::ErrorRecord)'s message as a hint: it is printed without this mark and
 /// without the program's name in front of it.
@@ -56,4 +61,69 @@ fn split_value(text: &str) -> (String, &str) {
     }
     value.push_str(rest);
     (value, "")
+}
+
+/// Whether a list asks what it could have in it: by the flag `help` or `?`.
+///
+/// ```
+/// use protocol::options::asks_for_help;
+/// assert!(asks_for_help("help") && asks_for_help("a=1,,2,?"));
+/// assert!(!asks_for_help("a=help") && !asks_for_help("a=1,,help"));
+/// ```
+pub fn asks_for_help(list: &str) -> bool {
+    let mut rest = list;
+    while !rest.is_empty() {
+        let (name, value, behind) = split_parameter(rest);
+        if value.is_none() && ["help", "?"].contains(&name) {
+            return true;
+        }
+        rest = behind;
+    }
+    false
+}
+
+/// Which options a new image of a format takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptionsRequest {
+    /// Whose options.
+    pub profile: QemuVersion,
+    /// Name of the format.
+    pub target_format: String,
+}
+
+/// The options, in the order of their names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptionsAnswer {
+    /// Name of the format.
+    pub format: String,
+    /// What it takes, those of the file it lies in included.
+    pub options: Vec<OptionLine>,
+}
+
+/// One option.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptionLine {
+    /// The name it is given by.
+    pub name: String,
+    /// What its value is.
+    pub value: OptionType,
+    /// What it does, its default and its range.
+    pub about: String,
+}
+
+/// What the value of an option is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptionType {
+    /// `on` or `off`.
+    Bool,
+    /// A number.
+    Number,
+    /// Bytes, or with a suffix.
+    Size,
+    /// Any text.
+    Text,
 }

@@ -10,7 +10,7 @@ use alloc::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{MeasureAnswer, Need};
+use crate::{MeasureAnswer, Need, OptionsAnswer};
 
 /// Longest record in bytes, its newline not counted.
 pub const MAX_RECORD: usize = 64 << 10;
@@ -48,6 +48,8 @@ pub enum Record {
 pub enum Answer {
     /// Of [`Op::Measure`](crate::Op::Measure).
     Measure(MeasureAnswer),
+    /// Of [`Op::Options`](crate::Op::Options).
+    Options(OptionsAnswer),
 }
 
 /// The class of a failure; stable, for callers to match on.

@@ -1,3 +1,4 @@
 //! The operations, a file each.
 
 pub mod measure;
+pub mod options;

@@ -1,113 +1,16 @@
 //! The block drivers `qemu-img` knows by name, and the options each takes for a new image.
 
-use alloc::format;
+use alloc::{format, vec::Vec};
 
 use protocol::{
     ErrorKind, ErrorRecord,
-    QemuVersion::{self, V5_2, V7_2, V10_0, V11_1},
+    QemuVersion::{self, V5_2, V7_2},
 };
 
-use super::Quoted;
-
-/// What the value of an option is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Bool,
-    Number,
-    Size,
-    Text,
-}
-
-/// An option, by the first release that has it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Spec {
-    pub(super) name: &'static str,
-    pub(super) kind: Kind,
-    since: QemuVersion,
-}
-
-impl Spec {
-    const fn since(self, since: QemuVersion) -> Self {
-        Self { since, ..self }
-    }
-}
-
-const fn boolean(name: &'static str) -> Spec {
-    Spec { name, kind: Kind::Bool, since: V5_2 }
-}
-
-const fn number(name: &'static str) -> Spec {
-    Spec { name, kind: Kind::Number, since: V5_2 }
-}
-
-const fn size(name: &'static str) -> Spec {
-    Spec { name, kind: Kind::Size, since: V5_2 }
-}
-
-const fn text(name: &'static str) -> Spec {
-    Spec { name, kind: Kind::Text, since: V5_2 }
-}
-
-/// Options of the file every image lies in: each format takes them besides its own.
-const FILE: &[Spec] = &[size("extent_size_hint"), boolean("nocow"), text("preallocation"), size("size")];
-
-const QCOW2: &[Spec] = &[
-    text("backing_file"),
-    text("backing_fmt"),
-    size("cluster_size"),
-    text("compat"),
-    text("compression_type"),
-    text("data_file"),
-    boolean("data_file_raw"),
-    text("encrypt.cipher-alg"),
-    text("encrypt.cipher-mode"),
-    text("encrypt.format"),
-    text("encrypt.hash-alg"),
-    number("encrypt.iter-time"),
-    text("encrypt.ivgen-alg"),
-    text("encrypt.ivgen-hash-alg"),
-    text("encrypt.key-secret"),
-    boolean("encryption"),
-    boolean("extended_l2"),
-    boolean("keep_data_file").since(V11_1),
-    boolean("lazy_refcounts"),
-    number("refcount_bits"),
-];
-
-const LUKS: &[Spec] = &[
-    text("cipher-alg"),
-    text("cipher-mode"),
-    boolean("detached-header").since(V10_0),
-    text("hash-alg"),
-    number("iter-time"),
-    text("ivgen-alg"),
-    text("ivgen-hash-alg"),
-    text("key-secret"),
-];
-
-const VMDK: &[Spec] = &[
-    text("adapter_type"),
-    text("backing_file"),
-    text("backing_fmt"),
-    boolean("compat6"),
-    text("hwversion"),
-    text("subformat"),
-    text("toolsversion").since(V7_2),
-    boolean("zeroed_grain"),
-];
-
-const VPC: &[Spec] = &[boolean("force_size"), text("subformat")];
-const VHDX: &[Spec] = &[size("block_size"), boolean("block_state_zero"), size("log_size"), text("subformat")];
-const VDI: &[Spec] = &[boolean("static")];
-const QCOW: &[Spec] = &[
-    text("backing_file"),
-    text("backing_fmt"),
-    text("encrypt.format"),
-    text("encrypt.key-secret"),
-    boolean("encryption"),
-];
-const QED: &[Spec] = &[text("backing_file"), text("backing_fmt"), size("cluster_size"), size("table_size")];
-const PARALLELS: &[Spec] = &[size("cluster_size")];
+use super::{
+    Quoted,
+    spec::{FILE, LUKS, PARALLELS, QCOW, QCOW2, QED, Spec, VDI, VHDX, VMDK, VPC},
+};
 
 /// A format whose images can be predicted and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +21,20 @@ pub enum Target {
     Qcow2,
     /// LUKS version 1.
     Luks,
+    /// VMware's format.
+    Vmdk,
+    /// VHD.
+    Vpc,
+    /// VHDX.
+    Vhdx,
+    /// VirtualBox' format.
+    Vdi,
+    /// QEMU's first copy-on-write format.
+    Qcow,
+    /// QEMU's format between the two.
+    Qed,
+    /// Parallels' format.
+    Parallels,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +45,8 @@ enum Create {
     Options(&'static [Spec]),
     /// As [`Create::Options`], and the size can be told beforehand.
     Measured(Target, &'static [Spec]),
+    /// As [`Create::Measured`], but `qemu-img` cannot tell it.
+    Beyond(Target, &'static [Spec]),
 }
 
 /// A block driver of the release that is followed.
@@ -149,13 +68,13 @@ const DRIVERS: &[Driver] = &[
     new("raw", Create::Measured(Target::Raw, &[])),
     new("qcow2", Create::Measured(Target::Qcow2, QCOW2)),
     new("luks", Create::Measured(Target::Luks, LUKS)),
-    new("vmdk", Create::Options(VMDK)),
-    new("vpc", Create::Options(VPC)),
-    new("vhdx", Create::Options(VHDX)),
-    new("vdi", Create::Options(VDI)),
-    new("qcow", Create::Options(QCOW)),
-    new("qed", Create::Options(QED)),
-    new("parallels", Create::Options(PARALLELS)).since(V7_2),
+    new("vmdk", Create::Beyond(Target::Vmdk, VMDK)),
+    new("vpc", Create::Beyond(Target::Vpc, VPC)),
+    new("vhdx", Create::Beyond(Target::Vhdx, VHDX)),
+    new("vdi", Create::Beyond(Target::Vdi, VDI)),
+    new("qcow", Create::Beyond(Target::Qcow, QCOW)),
+    new("qed", Create::Beyond(Target::Qed, QED)),
+    new("parallels", Create::Beyond(Target::Parallels, PARALLELS)).since(V7_2),
     new("file", Create::Options(&[])),
     new("host_cdrom", Create::Options(&[])),
     new("host_device", Create::Options(&[])),
@@ -202,30 +121,44 @@ impl Driver {
         }
     }
 
-    /// The target whose sizes can be told beforehand.
-    pub fn measured(&self) -> Result<Target, ErrorRecord> {
+    /// The target whose sizes can be told beforehand: by `qemu-img`, or, if `beyond`, by us.
+    pub fn measured(&self, beyond: bool) -> Result<Target, ErrorRecord> {
         match self.create {
             Create::Measured(target, _) => Ok(target),
-            Create::No | Create::Options(_) => Err(ErrorRecord::new(
+            Create::Beyond(target, _) if beyond => Ok(target),
+            Create::No | Create::Options(_) | Create::Beyond(..) => Err(ErrorRecord::new(
                 ErrorKind::Unsupported,
                 format!("Block driver '{}' does not support size measurement", self.name),
             )),
         }
     }
 
+    /// The options of a new image, in the order of their names: the driver's own, and those of the file.
+    pub fn options(&self, profile: QemuVersion) -> Vec<&'static Spec> {
+        let own = self.own();
+        let file = FILE.iter().filter(|spec| own.iter().all(|other| other.name != spec.name));
+        let mut options: Vec<_> = own.iter().chain(file).filter(|spec| spec.since <= profile).collect();
+        options.sort_by_key(|spec| spec.name);
+        options
+    }
+
     /// The option of this name, the driver's own or one of the file.
     pub(super) fn option(&self, name: &str, profile: QemuVersion) -> Option<&'static Spec> {
-        let own = match self.create {
+        self.own().iter().chain(FILE).find(|spec| spec.name == name && spec.since <= profile)
+    }
+
+    fn own(&self) -> &'static [Spec] {
+        match self.create {
             Create::No => &[],
-            Create::Options(own) | Create::Measured(_, own) => own,
-        };
-        own.iter().chain(FILE).find(|spec| spec.name == name && spec.since <= profile)
+            Create::Options(own) | Create::Measured(_, own) | Create::Beyond(_, own) => own,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use protocol::QemuVersion::{V10_0, V11_1};
 
     #[test]
     fn drivers_and_options_come_with_their_release() {
@@ -239,7 +172,7 @@ mod tests {
 
     #[test]
     fn targets_are_refused_in_qemu_img_s_words() {
-        let refusal = |name| match Driver::for_target(name, V11_1).and_then(Driver::measured) {
+        let refusal = |name| match Driver::for_target(name, V11_1).and_then(|driver| driver.measured(false)) {
             Ok(target) => panic!("{target:?}"),
             Err(error) => error.message,
         };
@@ -253,12 +186,8 @@ mod tests {
     fn no_name_stands_twice() {
         for (index, driver) in DRIVERS.iter().enumerate() {
             assert!(DRIVERS[..index].iter().all(|other| other.name != driver.name), "{}", driver.name);
-            if let Create::Options(own) | Create::Measured(_, own) = driver.create {
-                for (index, spec) in own.iter().chain(FILE).enumerate() {
-                    let earlier = own.iter().chain(FILE).take(index);
-                    assert!(earlier.clone().all(|other| other.name != spec.name), "{}", spec.name);
-                }
-            }
+            let options = driver.options(V11_1);
+            assert!(options.windows(2).all(|pair| pair[0].name < pair[1].name), "{}", driver.name);
         }
     }
 }

@@ -12,7 +12,7 @@ use protocol::{
     size,
 };
 
-use super::{Quoted, Values, usage};
+use super::{Quoted, Values, bad_value, usage};
 
 /// What a LUKS header's size depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,14 +146,6 @@ impl Cipher {
             return unsupported(format!("Unsupported cipher mode {mode}"));
         }
         Ok(LuksOptions { key, key_use: if mode == "xts" { KeyUse::Double } else { KeyUse::Single } })
-    }
-}
-
-fn bad_value(name: &str, value: &str, profile: QemuVersion) -> ErrorRecord {
-    let value = Quoted(value.as_bytes());
-    match profile {
-        V5_2 => usage(format_args!("Invalid parameter '{value}'")),
-        V7_2 | V10_0 | V11_1 => usage(format_args!("Parameter '{name}' does not accept value '{value}'")),
     }
 }
 

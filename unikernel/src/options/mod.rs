@@ -4,19 +4,39 @@
 //! operation: `measure` reads a list as `create` would, short of the checks that only `create` makes.
 
 mod driver;
+mod file;
 mod luks;
+mod parallels;
+mod qcow;
 mod qcow2;
+mod qed;
+mod spec;
 mod values;
+mod vdi;
+mod vhdx;
+mod vmdk;
+mod vpc;
 
 use alloc::format;
 use core::fmt;
 
-use protocol::{ErrorKind, ErrorRecord};
+use protocol::{
+    ErrorKind, ErrorRecord,
+    QemuVersion::{self, V5_2, V7_2, V10_0, V11_1},
+};
 
 pub use driver::{Driver, Target};
 pub use luks::LuksOptions;
+pub use parallels::new_image as parallels_image;
+pub use qcow::new_image as qcow_image;
 pub use qcow2::{Compat, Preallocation, Qcow2Options};
+pub use qed::new_image as qed_image;
+pub use spec::{Kind, Spec};
 pub use values::Values;
+pub use vdi::new_image as vdi_image;
+pub use vhdx::new_image as vhdx_image;
+pub use vmdk::new_image as vmdk_image;
+pub use vpc::new_image as vpc_image;
 
 /// A text inside a message: control characters and bytes that are not UTF-8 are escaped, all else stands as it is.
 pub struct Quoted<'a>(pub &'a [u8]);
@@ -38,6 +58,44 @@ impl fmt::Display for Quoted<'_> {
 /// An error in the command line, to be blamed on an option.
 fn usage(message: fmt::Arguments<'_>) -> ErrorRecord {
     ErrorRecord::new(ErrorKind::Usage, format!("{message}"))
+}
+
+/// Options that no image can be made with, though each of them is right.
+fn unsupported(message: fmt::Arguments<'_>) -> ErrorRecord {
+    ErrorRecord::new(ErrorKind::Unsupported, format!("{message}"))
+}
+
+/// A word that is none of those an option takes.
+fn bad_value(name: &str, value: &str, profile: QemuVersion) -> ErrorRecord {
+    let value = Quoted(value.as_bytes());
+    match profile {
+        V5_2 => usage(format_args!("Invalid parameter '{value}'")),
+        V7_2 | V10_0 | V11_1 => usage(format_args!("Parameter '{name}' does not accept value '{value}'")),
+    }
+}
+
+/// What the tests of the formats have in common.
+#[cfg(test)]
+mod testing {
+    use super::{Driver, Values};
+    use alloc::string::String;
+    use calc::{Length, NewImage};
+    use protocol::{ErrorRecord, QemuVersion};
+
+    /// Length of the empty image that `new_image` makes by a list, or what is wrong with the list.
+    pub fn length<I: NewImage>(
+        format: &str,
+        list: &str,
+        size: u64,
+        profile: QemuVersion,
+        new_image: impl Fn(&Values, Length) -> Result<I, ErrorRecord>,
+    ) -> Result<u64, String> {
+        let driver = Driver::find(format, profile).unwrap();
+        Values::parse(driver, list, profile)
+            .and_then(|values| new_image(&values, Length::new(size).unwrap()))
+            .map(|image| image.length())
+            .map_err(|error| error.message)
+    }
 }
 
 #[cfg(test)]

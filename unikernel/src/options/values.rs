@@ -12,7 +12,7 @@ use protocol::{
     size::{self, SizeError},
 };
 
-use super::{Driver, Quoted, driver::Kind, usage};
+use super::{Driver, Kind, Quoted, usage};
 
 /// The options given for one driver. Where one is given twice the last counts, but all are checked.
 #[derive(Debug, Default)]

@@ -97,6 +97,7 @@ pub fn request(source: ImageSource, options: &str, snapshot: Option<&str>) -> Me
         target_format: "qcow2".into(),
         options: (!options.is_empty()).then(|| options.into()),
         secrets: vec![],
+        beyond: false,
         subject: MeasureSubject::Image { source: Box::new(source), snapshot: snapshot.map(Into::into) },
     }
 }

@@ -6,17 +6,22 @@ use std::{
 };
 
 use argh::{ArgsInfo, FromArgs};
-use protocol::{Answer, MeasureRequest, MeasureSubject, Op, QemuVersion, options::is_valid_list, size};
+use protocol::{
+    Answer, MeasureRequest, MeasureSubject, Op, QemuVersion,
+    options::{asks_for_help, is_valid_list},
+    size,
+};
 
 use super::{
     argv::{Exception, Item, Reader, Table},
     common::{self, Memory, Seconds},
     image::{How, Image},
-    secret, snapshot,
+    option_help, secret, snapshot,
 };
 use crate::{
     error::Error,
     launch::{Command, Cpu, DeviceStart, Disk, IoMode, Limits},
+    records::StreamError,
     references::References,
     report::{self, Failure, Speaker, escape},
 };
@@ -57,7 +62,7 @@ pub struct Measure {
     #[argh(option, short = 'O', arg_name = "TARGET_FMT")]
     target_format: Vec<String>,
 
-    /// options of the new image's format, as in cluster_size=2M,preallocation=full; may be given several times
+    /// options of the new image's format, as in cluster_size=2M,preallocation=full; may be given several times; help lists them
     #[argh(option, short = 'o', arg_name = "OPTIONS")]
     options: Vec<String>,
 
@@ -136,6 +141,10 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     let deadline = started + Duration::from(timeout);
     let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
 
+    if !speaker.as_qemu_img && options.options.iter().any(|list| asks_for_help(list)) {
+        let limits = Limits { memory: memory.bytes(), timeout: timeout.into() };
+        return option_help::print(options.target(), &limits, options.no_sandbox, speaker);
+    }
     let name = match reader.operands() {
         [] => None,
         [name] => Some(*name),
@@ -153,6 +162,7 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
         target_format: options.target().to_owned(),
         options: (!options.options.is_empty()).then(|| options.options.join(",")),
         secrets,
+        beyond: !speaker.as_qemu_img,
         subject,
     };
     let payload = serde_json::to_vec(&request)
@@ -169,7 +179,9 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
             Error::Timeout(_) => Error::Timeout(timeout.into()).into(),
             error => error.into(),
         })?;
-    let Answer::Measure(answer) = &finished.answer;
+    let Answer::Measure(answer) = &finished.answer else {
+        return Err(Error::Stream(StreamError::Operation).into());
+    };
     let printed = report::print(&match options.output() {
         Some(Output::Json) => report::measure::json(answer),
         _ => report::measure::human(answer),
@@ -275,8 +287,8 @@ impl Measure {
             image_opts: self.image_opts,
             force_share: self.force_share,
             allow_references: &self.allow_references,
-            // Only a qcow2 target is as long as there is data; the others are as long as the disk.
-            extents: self.target() == "qcow2",
+            // These are as long as the disk; the others are as long as there is data.
+            extents: !matches!(self.target(), "raw" | "luks"),
             deadline,
             speaker,
         };

@@ -8,6 +8,7 @@ mod common;
 mod image;
 mod image_opts;
 mod measure;
+mod option_help;
 mod secret;
 mod snapshot;
 

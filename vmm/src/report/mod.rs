@@ -5,6 +5,7 @@
 mod escape;
 mod failure;
 pub mod measure;
+pub mod options;
 
 use std::io::{self, Write};
 

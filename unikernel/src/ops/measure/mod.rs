@@ -1,17 +1,18 @@
 //! `measure`: how long a new image will be, of a given size or with the data of an existing image.
 
+mod image;
 mod qcow2;
 mod written;
 
 use alloc::vec::Vec;
 
-use calc::{Length, luks, raw};
+use calc::{Length, NewImage, luks, raw};
 use formats::{Chain, Storage};
 use protocol::{ErrorKind, ErrorRecord, MeasureAnswer, MeasureRequest, MeasureSubject};
 
 use crate::{
     files::Files,
-    options::{Driver, LuksOptions, Qcow2Options, Target, Values},
+    options::{self, Driver, LuksOptions, Qcow2Options, Target, Values},
     source,
 };
 
@@ -24,7 +25,7 @@ pub fn run<F: Files>(request: &MeasureRequest, files: &mut F) -> Result<MeasureA
     let driver = Driver::for_target(&request.target_format, profile)?;
     let values = Values::parse(driver, request.options.as_deref().unwrap_or_default(), profile)?;
     let secrets: Vec<&str> = request.secrets.iter().map(|secret| secret.id.as_str()).collect();
-    match driver.measured()? {
+    match driver.measured(request.beyond)? {
         Target::Raw => Ok(same(raw::length(source.length()?).bytes())),
         Target::Luks => {
             let LuksOptions { key, key_use } = LuksOptions::new(&values, "", &secrets, profile)?;
@@ -34,7 +35,24 @@ pub fn run<F: Files>(request: &MeasureRequest, files: &mut F) -> Result<MeasureA
             let options = Qcow2Options::new(&values, &secrets, profile)?;
             qcow2::measure(&mut source, &options, profile)
         }
+        Target::Vmdk => beyond(source, &values, |size| options::vmdk_image(&values, size, profile)),
+        Target::Vpc => beyond(source, &values, |size| options::vpc_image(&values, size, profile)),
+        Target::Vhdx => beyond(source, &values, |size| options::vhdx_image(&values, size, profile)),
+        Target::Vdi => beyond(source, &values, |size| options::vdi_image(&values, size)),
+        Target::Qcow => beyond(source, &values, |size| options::qcow_image(&values, size, &secrets, profile)),
+        Target::Qed => beyond(source, &values, |size| options::qed_image(&values, size, profile)),
+        Target::Parallels => beyond(source, &values, |size| options::parallels_image(&values, size)),
     }
+}
+
+/// The answer for a format that `qemu-img` does not measure: for the image that `new_image` makes of a size.
+fn beyond<S: Storage, I: NewImage>(
+    mut source: Source<S>,
+    values: &Values,
+    new_image: impl FnOnce(Length) -> Result<I, ErrorRecord>,
+) -> Result<MeasureAnswer, ErrorRecord> {
+    let image = new_image(source.length()?)?;
+    image::measure(&mut source, image, values.has("backing_file"))
 }
 
 /// What is measured.

@@ -1,0 +1,24 @@
+//! The options of the file that an image lies in, for formats that make the file first. They have no influence on its
+//! length: the formats here make it empty and let it grow.
+
+use protocol::ErrorRecord;
+
+use super::{Quoted, Values, unsupported, usage};
+
+/// Longest extent size hint, in bytes.
+const MAX_HINT: u64 = u32::MAX as u64;
+
+/// Checks them in the order of `qemu-img create`.
+pub fn check(values: &Values) -> Result<(), ErrorRecord> {
+    let mode = values.text("preallocation").unwrap_or("off");
+    if !["off", "metadata", "falloc", "full"].contains(&mode) {
+        return Err(usage(format_args!("invalid parameter value: {}", Quoted(mode.as_bytes()))));
+    }
+    if values.number("extent_size_hint").is_some_and(|hint| hint > MAX_HINT) {
+        return Err(usage(format_args!("Extent size hint is too large")));
+    }
+    match mode {
+        "metadata" => Err(unsupported(format_args!("Unsupported preallocation mode: metadata"))),
+        _ => Ok(()),
+    }
+}
