@@ -30,6 +30,16 @@ impl ClusterSize {
     }
 }
 
+/// Where the first cluster of data is: a difference for cluster sizes that are no power of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the first multiple of the cluster size behind the BAT.
+    Whole,
+    /// As [`Start::Whole`], or where masking puts the end of the BAT if that is farther: from 10.0 on `qemu-img` rounds up
+    /// as if the cluster size were a power of two, finds its own header wrong, and repairs it.
+    Masked,
+}
+
 /// Why there is no image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -53,8 +63,8 @@ impl core::error::Error for Refusal {}
 /// A Parallels image that is being written.
 ///
 /// ```
-/// use calc::{Length, NewImage, parallels::{ClusterSize, Image}};
-/// let mut image = Image::new(Length::new(1 << 30).unwrap(), ClusterSize::DEFAULT)?;
+/// use calc::{Length, NewImage, parallels::{ClusterSize, Image, Start}};
+/// let mut image = Image::new(Length::new(1 << 30).unwrap(), ClusterSize::DEFAULT, Start::Masked)?;
 /// assert_eq!(image.length(), 1 << 20);
 /// image.write(Length::new(5).unwrap(), Length::new(6).unwrap());
 /// assert_eq!(image.length(), 2 << 20);
@@ -64,6 +74,7 @@ impl core::error::Error for Refusal {}
 pub struct Image {
     disk: Length,
     cluster: ClusterSize,
+    start: Start,
     data: Blocks,
 }
 
@@ -71,14 +82,14 @@ impl Image {
     /// The image of a disk of `size` bytes, rounded up to sectors.
     ///
     /// ```
-    /// use calc::{Length, parallels::{ClusterSize, Image, Refusal}};
+    /// use calc::{Length, parallels::{ClusterSize, Image, Refusal, Start}};
     /// let of = |size, cluster| {
-    ///     Image::new(Length::new(size).unwrap(), ClusterSize::new(cluster).unwrap()).map(|_| ())
+    ///     Image::new(Length::new(size).unwrap(), ClusterSize::new(cluster).unwrap(), Start::Whole).map(|_| ())
     /// };
     /// assert_eq!(of(1, 0), Err(Refusal::TooLong));
     /// assert_eq!(of(1 << 49, 1 << 20), Err(Refusal::TableTooLarge));
     /// ```
-    pub fn new(size: Length, cluster: ClusterSize) -> Result<Self, Refusal> {
+    pub fn new(size: Length, cluster: ClusterSize, start: Start) -> Result<Self, Refusal> {
         let disk = size.sectors();
         if disk.bytes() >= cluster.0 << 32 {
             return Err(Refusal::TooLong);
@@ -86,7 +97,7 @@ impl Image {
         if disk.bytes().div_ceil(cluster.0) > MAX_ENTRIES {
             return Err(Refusal::TableTooLarge);
         }
-        Ok(Self { disk, cluster, data: Blocks::new(cluster.0) })
+        Ok(Self { disk, cluster, start, data: Blocks::new(cluster.0) })
     }
 }
 
@@ -104,7 +115,13 @@ impl NewImage for Image {
     }
 
     fn length(&self) -> u64 {
-        let entries = self.disk.bytes().div_ceil(self.cluster.0);
-        (HEADER + 4 * entries).next_multiple_of(self.cluster.0) + self.data.bytes()
+        let cluster = self.cluster.0;
+        let table = HEADER + 4 * self.disk.bytes().div_ceil(cluster);
+        let whole = table.next_multiple_of(cluster);
+        let start = match self.start {
+            Start::Whole => whole,
+            Start::Masked => whole.max((table.next_multiple_of(512) + cluster - 512) & !(cluster - 512)),
+        };
+        start + self.data.bytes()
     }
 }

@@ -7,7 +7,7 @@ use crate::{Length, NewImage, blocks::Blocks};
 const MIB: u64 = 1 << 20;
 /// Bytes of the metadata region and of what is kept free behind it.
 const METADATA: u64 = 5 * MIB;
-/// Sectors of the disk that a sector bitmap block stands for: with sectors of 512 bytes, 2^32 bytes of disk.
+/// Bytes of the disk that a sector bitmap block stands for: 2^23 sectors of 512 bytes.
 const CHUNK: u64 = 512 << 23;
 
 /// The longest disk, in bytes: 64 TiB (MS-VHDX, "Virtual Disk Size").
@@ -115,6 +115,23 @@ impl Image {
             return None;
         }
         Some(Self { disk, block_size, log, kind, data: Blocks::new(block_size.0) })
+    }
+
+    /// Whether the last block is all there, as far as `qemu-img` looks: a fixed image ends where the disk does, which may be
+    /// inside its last block, and `qemu-img` opens such an image only if its BAT is that of one chunk.
+    ///
+    /// ```
+    /// use calc::{Length, vhdx::{BlockSize, Image, Kind, LogSize}};
+    /// let of = |size, kind| {
+    ///     let size = Length::new(size).unwrap();
+    ///     Image::new(size, BlockSize::new(8 << 20).unwrap(), LogSize::DEFAULT, kind).unwrap().has_last_block()
+    /// };
+    /// assert!(of((4 << 30) + 512, Kind::FixedZero) && of(5 << 30, Kind::Fixed) && of(512, Kind::Fixed));
+    /// assert!(!of((4 << 30) + 512, Kind::Fixed));
+    /// ```
+    pub const fn has_last_block(&self) -> bool {
+        let bytes = self.disk.bytes();
+        !matches!(self.kind, Kind::Fixed) || bytes <= CHUNK || bytes.is_multiple_of(self.block_size.0)
     }
 
     /// Bytes of the BAT: an entry of 8 bytes a block, and one a chunk but for the last, in whole MiB. At most 2 GiB.

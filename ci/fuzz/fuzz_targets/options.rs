@@ -6,10 +6,15 @@ use libfuzzer_sys::{arbitrary, arbitrary::Arbitrary, fuzz_target};
 use protocol::{ExtentMap, FileFacts, ImageSource, MeasureRequest, MeasureSubject, QemuVersion, Secret};
 use unikernel::{files::Standalone, ops::measure};
 
+/// Formats that are measured.
+const TARGETS: [&str; 10] =
+    ["raw", "qcow2", "luks", "vmdk", "vpc", "vhdx", "vdi", "qcow", "qed", "parallels"];
+
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
     profile: u8,
     target: Target<'a>,
+    beyond: bool,
     options: Option<&'a str>,
     secret: Option<&'a str>,
     size: Option<u64>,
@@ -20,9 +25,7 @@ struct Input<'a> {
 
 #[derive(Arbitrary, Debug)]
 enum Target<'a> {
-    Raw,
-    Qcow2,
-    Luks,
+    Known(u8),
     Other(&'a str),
 }
 
@@ -45,14 +48,12 @@ fuzz_target!(|input: Input| {
     let request = MeasureRequest {
         profile: QemuVersion::ALL[usize::from(input.profile) % QemuVersion::ALL.len()],
         target_format: match input.target {
-            Target::Raw => "raw".into(),
-            Target::Qcow2 => "qcow2".into(),
-            Target::Luks => "luks".into(),
+            Target::Known(index) => TARGETS[usize::from(index) % TARGETS.len()].into(),
             Target::Other(name) => name.into(),
         },
         options: input.options.map(Into::into),
         secrets: input.secret.map(Secret::unread).into_iter().collect(),
-        beyond: false,
+        beyond: input.beyond,
         subject,
     };
     let run = || measure::run(&request, &mut Standalone(|_: &FileFacts| Ok(input.file)));

@@ -2,14 +2,17 @@
 
 use calc::{
     Length,
-    parallels::{ClusterSize, Image, Refusal},
+    parallels::{ClusterSize, Image, Refusal, Start},
 };
-use protocol::ErrorRecord;
+use protocol::{
+    ErrorRecord,
+    QemuVersion::{self, V10_0},
+};
 
 use super::{Values, file, unsupported, usage};
 
 /// The image of a disk of `size` bytes that an option list asks for.
-pub fn new_image(values: &Values, size: Length) -> Result<Image, ErrorRecord> {
+pub fn new_image(values: &Values, size: Length, profile: QemuVersion) -> Result<Image, ErrorRecord> {
     file::check(values)?;
     let refused = |refusal: Refusal| unsupported(format_args!("{refusal}"));
     let cluster = match values.number("cluster_size") {
@@ -20,7 +23,8 @@ pub fn new_image(values: &Values, size: Length) -> Result<Image, ErrorRecord> {
             ClusterSize::new(bytes).ok_or_else(|| usage(format_args!("Cluster size is too large")))?
         }
     };
-    Image::new(size, cluster).map_err(refused)
+    let start = if profile >= V10_0 { Start::Masked } else { Start::Whole };
+    Image::new(size, cluster, start).map_err(refused)
 }
 
 #[cfg(test)]
@@ -30,7 +34,7 @@ mod tests {
     use protocol::QemuVersion::V11_1;
 
     fn length(list: &str, size: u64) -> Result<u64, String> {
-        testing::length("parallels", list, size, V11_1, new_image)
+        testing::length("parallels", list, size, V11_1, |values, size| new_image(values, size, V11_1))
     }
 
     #[test]

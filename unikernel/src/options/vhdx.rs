@@ -37,6 +37,11 @@ pub fn new_image(values: &Values, size: Length, profile: QemuVersion) -> Result<
     if image.bat() > MAX_BAT && (zero || kind != Kind::Dynamic) {
         return Err(unsupported(format_args!("Failed to write the BAT: Input/output error")));
     }
+    if !image.has_last_block() {
+        return Err(unsupported(format_args!(
+            "The last block of a fixed image that is longer than 4 GiB must be whole"
+        )));
+    }
     Ok(image)
 }
 
@@ -71,6 +76,11 @@ mod tests {
             ("log_size=4G,block_size=3M", 1, "Log size must be smaller than 4 GB"),
             ("log_size=18446744073709551615", 1, "Log size must be a multiple of 1 MB"),
             ("block_size=3M", 1, "Block size must be a power of two"),
+            (
+                "subformat=fixed,block_state_zero=off",
+                (4 << 30) + 512,
+                "The last block of a fixed image that is longer than 4 GiB must be whole",
+            ),
             ("block_size=256M", 0, "Failed to write the BAT: Input/output error"),
         ] {
             assert_eq!(length(list, size), Err(message.into()), "{list} {size}");
@@ -82,10 +92,6 @@ mod tests {
         assert_eq!(length("block_size=8E,log_size=1536k", 1 << 20), Ok(9 << 20));
         assert_eq!(length("block_size=256M,block_state_zero=off", 0), Ok(2055 << 20));
         assert_eq!(length("", 0), Ok(71 << 20));
-        assert_eq!(length("block_size=0", tebibytes_64()), Ok(16 << 20));
-    }
-
-    fn tebibytes_64() -> u64 {
-        64 << 40
+        assert_eq!(length("block_size=0", 64 << 40), Ok(16 << 20));
     }
 }

@@ -5,7 +5,7 @@ use protocol::{OptionType, OptionsAnswer};
 use super::escape;
 
 /// Columns that a name and a type are filled up to.
-const WIDTH: usize = 24;
+const WIDTH: usize = 22;
 
 /// As `qemu-img create -o help` prints them: a line each, `name=<type>`, a dash and what is to say of it.
 pub fn human(answer: &OptionsAnswer) -> String {
@@ -35,7 +35,7 @@ mod tests {
             vec![option("size", OptionType::Size), option("a_very_long_name_of_one", OptionType::Bool)];
         assert_eq!(
             human(&OptionsAnswer { format: "raw".into(), options }),
-            "Supported raw options:\n  size=<size>              - a\\nb\n  a_very_long_name_of_one=<bool (on/off)> - a\\nb\n"
+            "Supported raw options:\n  size=<size>            - a\\nb\n  a_very_long_name_of_one=<bool (on/off)> - a\\nb\n"
         );
     }
 }

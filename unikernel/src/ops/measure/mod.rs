@@ -41,7 +41,7 @@ pub fn run<F: Files>(request: &MeasureRequest, files: &mut F) -> Result<MeasureA
         Target::Vdi => beyond(source, &values, |size| options::vdi_image(&values, size)),
         Target::Qcow => beyond(source, &values, |size| options::qcow_image(&values, size, &secrets, profile)),
         Target::Qed => beyond(source, &values, |size| options::qed_image(&values, size, profile)),
-        Target::Parallels => beyond(source, &values, |size| options::parallels_image(&values, size)),
+        Target::Parallels => beyond(source, &values, |size| options::parallels_image(&values, size, profile)),
     }
 }
 
