@@ -12,7 +12,7 @@ need_shellcheck
 need_cargo_deny
 fuzz=(--manifest-path ci/fuzz/Cargo.toml)
 
-shellcheck --external-sources --severity=warning ci/*.sh .ci/run images/make
+shellcheck --external-sources --severity=warning ci/*.sh .ci/run images/make images/baselines/{fetch,record,images}
 cargo fmt --all -- --check
 cargo fmt "${fuzz[@]}" -- --check
 cargo clippy --locked --workspace --all-targets -- -D warnings

@@ -30,7 +30,8 @@ pub struct Error {
     pub kind: ErrorKind,
     /// Name of the field or structure at fault, as the format's specification spells it (`l1_size`, `L2 table`).
     pub field: &'static str,
-    /// What is wrong with it, in `qemu-img`'s words where `qemu-img` finds the same fault.
+    /// What is wrong with it, in `qemu-img`'s words where `qemu-img` finds the same fault. A second line, behind a tab, is
+    /// a hint what to do.
     pub message: String,
     /// The file at fault.
     pub file: FileIndex,

@@ -121,3 +121,27 @@ fn formats_in_modules_that_could_be_missing_are_unknown_without_a_second_line() 
     let text = "instar: Unknown file format 'ssh' (unsupported)\n";
     assert_refused(&directory, &["measure", "-O", "ssh", "--size", "1G"], text);
 }
+
+#[test]
+fn what_is_no_vhdx_is_said_to_be_none() {
+    let directory = tempfile::tempdir().unwrap();
+    File::create(file(&directory, "a.raw")).unwrap().set_len(1 << 20).unwrap();
+    assert!(!qemu_img(&directory, &["measure", "-f", "vhdx", "a.raw"]));
+    let text = "instar: Could not open 'a.raw': Image is not in VHDX format (invalid-format: signature)\n";
+    assert_refused(&directory, &["measure", "-f", "vhdx", "a.raw"], text);
+}
+
+#[test]
+fn parallels_and_zstd_are_read_in_every_profile() {
+    let directory = tempfile::tempdir().unwrap();
+    assert!(qemu_img(&directory, &["create", "-f", "parallels", "a.parallels", "64M"]));
+    assert!(qemu_img(
+        &directory,
+        &["create", "-f", "qcow2", "-o", "compression_type=zstd", "a.qcow2", "64M"]
+    ));
+    for name in ["a.parallels", "a.qcow2"] {
+        let output = instar(&directory, &["measure", "--qemu-version", "5.2", "-O", "raw", name]);
+        let text = "required size: 67108864\nfully allocated size: 67108864\n";
+        assert_eq!(String::from_utf8_lossy(&output.stdout), text, "{name}: {output:?}");
+    }
+}

@@ -151,7 +151,8 @@ impl Fields {
         }
         let version = self.version.get();
         if version != VERSION {
-            let message = format!("qcow (v1) does not support qcow version {version}");
+            let hint = if matches!(version, 2 | 3) { "\n\tTry the 'qcow2' driver instead." } else { "" };
+            let message = format!("qcow (v1) does not support qcow version {version}{hint}");
             return Err(Error::new(ErrorKind::Unsupported, "version", message));
         }
         if self.size.get() <= 1 {

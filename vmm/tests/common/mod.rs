@@ -152,7 +152,7 @@ pub fn assert_none(found: &[String], rows: usize) {
 }
 
 /// A command line that a shell takes.
-fn line<T: AsRef<OsStr>>(arguments: &[T]) -> String {
+pub fn line<T: AsRef<OsStr>>(arguments: &[T]) -> String {
     let mut line = String::from("qemu-img");
     for argument in arguments {
         let text = argument.as_ref().to_string_lossy();
