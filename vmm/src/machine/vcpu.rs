@@ -237,3 +237,29 @@ fn ring_3(mut sregs: kvm_sregs, page_table_root: u64) -> kvm_sregs {
     sregs.efer = EFER_LME | EFER_LMA | EFER_NXE;
     sregs
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Registers of a leaf: EBX, ECX, EDX.
+    fn leaf(cpu: Cpu, function: u32) -> [u32; 3] {
+        let leaves = features(cpu).unwrap();
+        let entry = leaves.as_slice().iter().find(|entry| entry.function == function).unwrap();
+        [entry.ebx, entry.ecx, entry.edx]
+    }
+
+    /// AVX and XSAVE above all: nobody would keep their registers.
+    #[test]
+    fn a_guest_is_told_of_no_instructions_with_state_of_their_own() {
+        let allowed = SSE3 | PCLMULQDQ | SSSE3 | SSE4_1 | SSE4_2 | POPCNT | AES;
+        assert_eq!(leaf(Cpu::Baseline, 1)[..2], [0, 0]);
+        assert_eq!(leaf(Cpu::Baseline, 7), [0, 0, 0]);
+        let [ebx, ecx, edx] = leaf(Cpu::Crypto, 1);
+        assert_eq!((ebx, ecx & !allowed, edx), (0, 0, leaf(Cpu::Baseline, 1)[2]));
+        assert_eq!(ecx & AES != 0, std::is_x86_feature_detected!("aes"));
+        let [ebx, ecx, edx] = leaf(Cpu::Crypto, 7);
+        assert_eq!((ebx & !SHA, ecx, edx), (0, 0, 0));
+        assert_eq!(ebx != 0, std::is_x86_feature_detected!("sha"));
+    }
+}
