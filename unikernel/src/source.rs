@@ -2,7 +2,7 @@
 
 use alloc::{borrow::ToOwned, format, string::String};
 
-use formats::{Access, Format, Image, Key, OpenOptions};
+use formats::{Access, Format, Image, Key, OpenOptions, probe_named_dmg};
 use protocol::{ErrorKind, ErrorRecord, ImageSource, QemuVersion, Secret, SecretContent};
 
 use crate::{
@@ -31,11 +31,16 @@ pub fn open<F: Files>(
             Some(_) => blame(ErrorKind::Unsupported, format!("Driver '{name}' is not supported"), None),
         })?),
     };
+    let wrong = |error: formats::Error| blame(kind(error.kind), error.message, Some(error.field));
+    let mut storage = files.open(file)?;
+    let format = match format {
+        None if file.named_dmg => Some(probe_named_dmg(&mut storage).map_err(wrong)?),
+        other => other,
+    };
     let mut why = String::new();
     let access = Access::Data(key(source.key_secret.as_deref(), secrets, &mut why));
     let options = OpenOptions { format, access, encryption: source.encrypt_format.as_deref() };
-    let image = Image::open_with(files.open(file)?, options)
-        .map_err(|error| blame(kind(error.kind), error.message, Some(error.field)))?;
+    let image = Image::open_with(storage, options).map_err(wrong)?;
     let reference = |what, name: &[u8], field| {
         let message =
             format!("{what} '{}' is a reference to another file and was not followed", Quoted(name));

@@ -19,6 +19,8 @@ pub struct FileFacts {
     pub allocated: u64,
     /// Where the file has data; everything else in it is a hole.
     pub extents: ExtentMap,
+    /// Whether its name ends in `.dmg`: all that counts of a name when the format is probed.
+    pub named_dmg: bool,
 }
 
 /// The data extents of a file, as byte ranges `[start, end)`: ascending, not empty, not touching.
