@@ -20,6 +20,7 @@ pub struct FileFacts {
     /// Where the file has data; everything else in it is a hole.
     pub extents: ExtentMap,
     /// Whether its name ends in `.dmg`: all that counts of a name when the format is probed.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub named_dmg: bool,
 }
 
