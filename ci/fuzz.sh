@@ -100,6 +100,52 @@ other_seed map_parallels parallels parallels cluster_size=64k 256k 'write 64k 1k
     head -c 64 /dev/zero
     printf 'aaaaaaaahhhhhhhh'
 } | seed map_cloop one
+# An Apple disk image of 16 KiB: a chunk of each kind, in a table that is a resource fork or a property list.
+be() {
+    # shellcheck disable=SC2059
+    printf "$(printf "%0$(($1 * 2))x" "$2" | sed 's/../\\x&/g')"
+}
+{
+    printf mish
+    be 4 1
+    be 8 0
+    be 8 32
+    be 8 0
+    head -c 172 /dev/zero
+    # Type, first sector, number of sectors, offset and length.
+    for chunk in '0 0 4 0 0' '1 4 2 0 1024' '2 6 2 0 0' '2147483653 8 8 0 90' '2147483654 16 8 90 90' '2147483655 24 8 180 90'; do
+        read -r -a fields <<<"$chunk"
+        be 4 "${fields[0]}"
+        be 4 0
+        for field in "${fields[@]:1}"; do be 8 "$field"; done
+    done
+} >"$logs/block"
+length=$(stat -c %s "$logs/block")
+{
+    for number in 16 $((20 + length)) $((4 + length)) 0 "$length"; do be 4 "$number"; done
+    cat "$logs/block"
+} >"$logs/fork"
+{
+    printf '<plist><dict><key>blkx</key><array><dict><key>Data</key>\n<data>\n'
+    base64 "$logs/block"
+    printf '</data></dict></array></dict></plist>\n'
+} >"$logs/list"
+# Each with the place of its offset and length in the trailer.
+for table in fork:40 list:216; do
+    name=${table%:*} at=${table#*:}
+    {
+        head -c 1024 /dev/zero
+        cat "$logs/$name"
+        printf koly
+        head -c $((at - 4)) /dev/zero
+        be 8 1024
+        be 8 "$(stat -c %s "$logs/$name")"
+        head -c $((492 - at - 16)) /dev/zero
+        be 8 32
+        head -c 12 /dev/zero
+        printf 'aaaaaaaahhhhhhhh'
+    } | seed map_dmg "$name"
+done
 # A VHDX is megabytes of nothing: the target puts the places where something is back to where they were.
 "${QEMU_IMG:-qemu-img}" create -q -f vhdx -o block_size=1M "$logs/image" 2M
 for place in 0 64 128 192 256 1024 1028 1032 2048 3072 3136 4096; do

@@ -170,6 +170,7 @@ fn answer(row: &Row, profile: QemuVersion) -> Result<MeasureAnswer, String> {
                     length: *length as u64,
                     allocated: *length as u64,
                     extents: ExtentMap::Inline(vec![]),
+                    named_dmg: false,
                 },
                 Some("raw".into()),
             )),

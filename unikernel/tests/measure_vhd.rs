@@ -22,8 +22,13 @@ fn ours(
     target: &str,
     options: &str,
 ) -> Result<MeasureAnswer, ErrorRecord> {
-    let file =
-        FileFacts { disk: "source".into(), length: 0, allocated: 0, extents: ExtentMap::Inline(vec![]) };
+    let file = FileFacts {
+        disk: "source".into(),
+        length: 0,
+        allocated: 0,
+        extents: ExtentMap::Inline(vec![]),
+        named_dmg: false,
+    };
     let request = MeasureRequest {
         profile: QemuVersion::V10_0,
         target_format: target.into(),
@@ -158,8 +163,13 @@ fn a_snapshot_of_such_an_image_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     for format in ["vpc", "vhdx"] {
         let path = create(directory.path(), format, "", "1M");
-        let file =
-            FileFacts { disk: "source".into(), length: 0, allocated: 0, extents: ExtentMap::Inline(vec![]) };
+        let file = FileFacts {
+            disk: "source".into(),
+            length: 0,
+            allocated: 0,
+            extents: ExtentMap::Inline(vec![]),
+            named_dmg: false,
+        };
         let request = MeasureRequest {
             profile: QemuVersion::V10_0,
             target_format: "qcow2".into(),

@@ -117,7 +117,7 @@ fn ours(
 ) -> Result<MeasureAnswer, ErrorRecord> {
     let length = bytes.len() as u64;
     let extents = ExtentMap::Inline(vec![]);
-    let file = FileFacts { disk: "source".into(), length, allocated: length, extents };
+    let file = FileFacts { disk: "source".into(), length, allocated: length, extents, named_dmg: false };
     let request = MeasureRequest {
         profile: profile(),
         target_format: target.into(),

@@ -20,7 +20,7 @@ use protocol::{
 const LIMITS: Limits = Limits { memory: 64 << 20, timeout: Duration::from_secs(60) };
 
 fn facts(disk: &str, length: u64, extents: ExtentMap) -> FileFacts {
-    FileFacts { disk: disk.into(), length, allocated: length, extents }
+    FileFacts { disk: disk.into(), length, allocated: length, extents, named_dmg: false }
 }
 
 fn request(file: FileFacts) -> Vec<u8> {

@@ -96,6 +96,115 @@ fn thousands_of_holes_are_counted() {
     ]);
 }
 
+/// Type, first sector, number of sectors, offset and length in the file: a chunk of an Apple disk image.
+type Chunk = (u32, u64, u64, u64, u64);
+
+/// An Apple disk image that begins with `data`.
+fn apple_disk_image(data: &[u8], chunks: &[Chunk], sectors: u64) -> Vec<u8> {
+    let mut block = b"mish".to_vec();
+    block.resize(204, 0);
+    for &(kind, sector, count, offset, length) in chunks {
+        block.extend([kind.to_be_bytes(), [0; 4]].concat());
+        block.extend([sector, count, offset, length].into_iter().flat_map(u64::to_be_bytes));
+    }
+    let length = block.len() as u32;
+    let header = [16, 20 + length, 4 + length, 0, length];
+    let fork = [header.into_iter().flat_map(u32::to_be_bytes).collect(), block].concat();
+    let mut trailer = [0; 512];
+    for (at, number) in [(0x28, data.len() as u64), (0x30, fork.len() as u64), (0x1ec, sectors)] {
+        trailer[at..at + 8].copy_from_slice(&number.to_be_bytes());
+    }
+    trailer[..4].copy_from_slice(b"koly");
+    [data, &fork, &trailer].concat()
+}
+
+const ZERO: u32 = 0;
+const RAW: u32 = 1;
+const BZIP2: u32 = 0x8000_0006;
+const LZFSE: u32 = 0x8000_0007;
+const LZMA: u32 = 0x8000_0008;
+
+#[test]
+fn apple_disk_images_are_all_data() {
+    let bench = Bench::new();
+    let mut rows = vec![];
+    for (name, sectors) in [("empty.dmg", 0), ("small.dmg", 200), ("odd.dmg", 12345), ("large.dmg", 1 << 31)]
+    {
+        let chunks = [(RAW, 0, 8, 0, 4096), (ZERO, 8, 1 << 40, 0, 0)];
+        fs::write(bench.path(name), apple_disk_image(&[7; 4096], &chunks, sectors)).unwrap();
+        for (target, options) in ALWAYS.iter().chain(&IN_TURN) {
+            for format in [&["-f", "dmg"][..], &[]] {
+                let options: &[&str] = if options.is_empty() { &[] } else { &["-o", options] };
+                rows.push([&["measure", "-O", target], format, options, &[name]].concat());
+            }
+        }
+        rows.push(vec!["measure", "-f", "raw", name]);
+        rows.push(vec!["measure", "-l", "1", name]);
+    }
+    bench.assert_same(&rows);
+}
+
+/// An Apple disk image has no signature where others have theirs: `qemu-img` goes by the name.
+#[test]
+fn a_name_that_ends_in_dmg_is_a_sign_of_the_format() {
+    let bench = Bench::new();
+    let image = apple_disk_image(&[], &[(ZERO, 0, 4096, 0, 0)], 4096);
+    let cloop = b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n";
+    for (name, bytes) in [
+        ("image.dmg", &image[..]),
+        (".dmg", &image),
+        ("image.DMG", &image),
+        ("image.dmg.raw", &image),
+        ("imagedmg", &image),
+        ("empty.dmg", b""),
+        ("zeros.dmg", &[0; 4096]),
+        ("cloop.dmg", &cloop[..]),
+        ("koly.dmg", &image[image.len() - 512..]),
+    ] {
+        fs::write(bench.path(name), bytes).unwrap();
+    }
+    bench.make(&["create", "-q", "-f", "qcow2", "qcow2.dmg", "1M"]);
+    fs::create_dir(bench.path("directory.dmg")).unwrap();
+    let names = [
+        "image.dmg",
+        "./image.dmg",
+        "file:image.dmg",
+        ".dmg",
+        "./.dmg",
+        "file:.dmg",
+        "image.DMG",
+        "image.dmg.raw",
+        "imagedmg",
+        "empty.dmg",
+        "zeros.dmg",
+        "cloop.dmg",
+        "qcow2.dmg",
+        "directory.dmg",
+        "missing.dmg",
+    ];
+    let mut rows: Vec<Vec<&str>> = names.iter().map(|name| vec!["measure", "-O", "qcow2", name]).collect();
+    rows.push(vec!["measure", "-f", "raw", "image.dmg"]);
+    bench.assert_same(&rows);
+    let said = bench.instar(&["measure", "koly.dmg"]);
+    let message = "instar: Could not open 'koly.dmg': A part does not end before the trailer (invalid-format: RsrcForkOffset)\n";
+    assert_eq!((said.code, said.stderr.as_str()), (Some(1), message));
+}
+
+/// docs/quirks.md: `qemu-img` may lack a decoder, and says so on stderr whether it is needed or not.
+#[test]
+fn chunks_that_qemu_img_cannot_decode_are_no_reason_for_a_warning() {
+    let bench = Bench::new();
+    for (index, kind) in [BZIP2, LZFSE, LZMA].into_iter().enumerate() {
+        let name = format!("{index}.dmg");
+        let chunks = [(ZERO, 0, 64, 0, 0), (kind, 64, 64, 0, 100)];
+        fs::write(bench.path(&name), apple_disk_image(&[0; 512], &chunks, 128)).unwrap();
+        let row = ["measure", "-O", "qcow2", &name];
+        let (ours, theirs) = (bench.drop_in(&row), bench.reference(&row));
+        assert_eq!((ours.code, &ours.stdout), (theirs.code, &theirs.stdout));
+        assert_eq!((ours.code, ours.stderr.as_str()), (Some(0), ""));
+    }
+}
+
 /// Tells whether a file is opened.
 struct Watch(File);
 

@@ -20,6 +20,7 @@ struct Input<'a> {
     size: Option<u64>,
     file: &'a [u8],
     format: Option<bool>,
+    named_dmg: bool,
     snapshot: Option<&'a str>,
 }
 
@@ -39,6 +40,7 @@ fuzz_target!(|input: Input| {
                     length: input.file.len() as u64,
                     allocated: input.file.len() as u64,
                     extents: ExtentMap::Inline(vec![]),
+                    named_dmg: input.named_dmg,
                 },
                 input.format.map(|raw| if raw { "raw" } else { "qcow2" }.into()),
             )),

@@ -90,7 +90,10 @@ pub fn walk(image: &mut Image<Liar>) {
             extent.file.reference().is_none_or(|index| index < references),
             "an extent is in one of the image's files"
         );
-        let _ = image.stream(&extent);
+        if let Ok(Some(stream)) = image.stream(&extent) {
+            let end = stream.skip.checked_add(extent.length);
+            assert!(end.is_some_and(|end| end <= stream.cluster_len), "a stream holds its extent");
+        }
         steps += 1;
         if steps == PATIENCE {
             break;

@@ -19,6 +19,9 @@ pub struct FileFacts {
     pub allocated: u64,
     /// Where the file has data; everything else in it is a hole.
     pub extents: ExtentMap,
+    /// Whether its name ends in `.dmg`: all that counts of a name when the format is probed.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub named_dmg: bool,
 }
 
 /// The data extents of a file, as byte ranges `[start, end)`: ascending, not empty, not touching.

@@ -2,7 +2,7 @@
 
 use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
 
-use formats::{Access, Format, Image, Key, OpenOptions, Storage, probe};
+use formats::{Access, Format, Image, Key, OpenOptions, Storage, probe, probe_named_dmg};
 use protocol::{
     ErrorKind, ErrorRecord, FileFacts, ImageSource, Need, QemuVersion, Role, Secret, SecretContent,
 };
@@ -20,7 +20,11 @@ pub fn open<F: Files>(
     files: &mut F,
 ) -> Result<Image<F::Storage>, ErrorRecord> {
     let format = source.format.as_deref().map(|name| format_of(name, command.profile)).transpose()?;
-    let storage = files.open(&source.file)?;
+    let mut storage = files.open(&source.file)?;
+    let format = match format {
+        None if source.file.named_dmg => Some(probe_named_dmg(&mut storage).map_err(record)?),
+        other => other,
+    };
     let mut image = match source.window {
         Some(_) => open_window(source, storage, format)?,
         None => {

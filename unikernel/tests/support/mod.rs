@@ -65,7 +65,7 @@ impl Beside {
     pub fn add(&mut self, path: &Path) -> FileFacts {
         let disk = format!("disk.{}", self.paths.len());
         self.paths.insert(disk.clone(), path.to_owned());
-        FileFacts { disk, length: 0, allocated: 0, extents: ExtentMap::Inline(vec![]) }
+        FileFacts { disk, length: 0, allocated: 0, extents: ExtentMap::Inline(vec![]), named_dmg: false }
     }
 }
 

@@ -59,7 +59,9 @@ impl Image {
             Some(description) => files.described(&description)?,
             None => {
                 let path = source::local_path(name).map_err(|error| files.refused(&error))?;
-                ImageSource::new(files.open(path, how.format)?, how.format.map(str::to_owned))
+                let named_dmg = source::is_named_dmg(name);
+                let file = FileFacts { named_dmg, ..files.open(path, how.format)? };
+                ImageSource::new(file, how.format.map(str::to_owned))
             }
         };
         let Files { disks, references, .. } = files;

@@ -184,6 +184,9 @@ fn describe(
         }
         window = Some(own);
     }
+    if window.is_some() && format.as_deref() != Some("raw") {
+        return Err("An image in a part of a file is not supported, unless it is raw".into());
+    }
     let key_secret = match format.as_deref() {
         Some("luks") => take(&mut options, "key-secret"),
         // What will be found is not known: either name means the key.
@@ -337,12 +340,11 @@ mod tests {
 
     #[test]
     fn parts_keys_and_what_is_below() {
-        let list = "driver=qcow2,file.driver=raw,file.offset=1k,file.file.filename=a,encrypt.format=luks,\
+        let list = "driver=qcow2,file.driver=raw,file.file.filename=a,encrypt.format=luks,\
                     encrypt.key-secret=s,data-file.filename=d,backing.driver=raw,backing.size=512,backing.file.filename=b";
         let below =
             Description { window: Some(Window { offset: 0, size: Some(512) }), ..plain("b", Some("raw")) };
         let image = Description {
-            window: Some(Window { offset: 1024, size: None }),
             key_secret: Some("s".into()),
             encrypt_format: Some("luks".into()),
             data_file: Some("d".into()),

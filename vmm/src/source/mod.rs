@@ -151,8 +151,17 @@ pub fn describe(mut file: File, path: &OsStr, options: SourceOptions<'_>) -> Res
         length,
         allocated: metadata.blocks() * 512,
         extents: map,
+        named_dmg: is_named_dmg(path),
     };
     Ok(Source { file, facts, extents })
+}
+
+/// Whether qemu-img takes the name for that of an Apple disk image: there is something in front of the ending, which may
+/// be the `file:` of a name as it was given.
+pub fn is_named_dmg(name: &OsStr) -> bool {
+    const ENDING: &[u8] = b".dmg";
+    let name = name.as_bytes();
+    name.len() > ENDING.len() && name.ends_with(ENDING)
 }
 
 /// The local file a name stands for, by qemu-img's rule: a colon in front of any slash ends a protocol's name.

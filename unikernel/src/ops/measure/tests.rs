@@ -65,8 +65,13 @@ fn by_size(target: &str, options: &str, size: u64) -> Result<(u64, u64), String>
 }
 
 fn image(format: Option<&str>, snapshot: Option<&str>) -> MeasureSubject {
-    let file =
-        FileFacts { disk: "source".into(), length: 0, allocated: 0, extents: ExtentMap::Inline(vec![]) };
+    let file = FileFacts {
+        disk: "source".into(),
+        length: 0,
+        allocated: 0,
+        extents: ExtentMap::Inline(vec![]),
+        named_dmg: false,
+    };
     let source = Box::new(ImageSource::new(file, format.map(Into::into)));
     MeasureSubject::Image { source, snapshot: snapshot.map(Into::into) }
 }
