@@ -295,13 +295,14 @@ fn a_raw_image_may_be_a_part_of_its_file() {
         let mut files = Beside::default();
         let mut source = ImageSource::new(files.add(path), Some("raw".into()));
         source.window = Some(Window { offset, size });
-        let size = size.map_or(String::new(), |size| format!(",size={size}"));
-        let options = format!("driver=raw,offset={offset}{size},file.filename={}", text(path));
+        let length = size.map_or(String::new(), |size| format!(",size={size}"));
+        let options = format!("driver=raw,offset={offset}{length},file.filename={}", text(path));
         let answer = ops::measure::run(&request(source, "cluster_size=4k", None), &mut files);
         let mut theirs = qemu_measure(&["--image-opts", &options], "cluster_size=4k");
         if profile() == QemuVersion::V5_2 {
-            // It has not taken the offset down yet when it tells of it.
-            theirs = theirs.map_err(|text| text.replace("ffset (0)", &format!("ffset ({offset})")));
+            // It has not taken them down yet when it tells of them.
+            let (offset, size) = (format!("ffset ({offset})"), format!("size ({})", size.unwrap_or(0)));
+            theirs = theirs.map_err(|text| text.replace("ffset (0)", &offset).replace("size (0)", &size));
         }
         assert_eq!(printed(answer, &options), theirs, "{options}");
     }
