@@ -13,11 +13,36 @@ const WINDOW: usize = 64 << 10;
 /// costs less than five short ones.
 const HEAD: u64 = 320 << 10;
 
+/// Bytes that the heads of all disks of a command may take together. A disk in a thousand files has a thousand heads.
+const HEADS: u64 = 8 << 20;
+
+/// Room for the heads of disks.
+pub struct Heads(u64);
+
+impl Heads {
+    /// All the room there is.
+    pub fn new() -> Self {
+        Self(HEADS)
+    }
+
+    /// Room for one more head in bytes; none if little is left.
+    fn take(&mut self) -> u64 {
+        match self.0.checked_sub(HEAD) {
+            Some(left) => {
+                self.0 = left;
+                HEAD
+            }
+            None => 0,
+        }
+    }
+}
+
 /// A disk that holds an image.
 pub struct Disk {
     block: Block,
-    /// The first [`HEAD`] bytes, or all there are, once something of them was wanted.
+    /// The first bytes, `head_length` or all there are, once something of them was wanted.
     head: Box<[u8]>,
+    head_length: u64,
     length: u64,
     allocated: u64,
     extents: Extents,
@@ -26,8 +51,9 @@ pub struct Disk {
 
 impl Disk {
     /// The disk `block`, which holds a file of `length` bytes that takes `allocated` bytes of space.
-    pub fn new(block: Block, length: u64, allocated: u64, extents: Extents) -> Self {
-        Self { block, head: Box::default(), length, allocated, extents, window: Box::default() }
+    pub fn new(block: Block, length: u64, allocated: u64, extents: Extents, heads: &mut Heads) -> Self {
+        let head_length = heads.take().min(block.len());
+        Self { block, head: Box::default(), head_length, length, allocated, extents, window: Box::default() }
     }
 }
 
@@ -67,11 +93,11 @@ impl Storage for Disk {
 impl Disk {
     /// The `length` bytes at `offset`, if they are part of the head.
     fn head_part(&mut self, offset: u64, length: usize) -> Result<Option<&[u8]>, StorageError> {
-        if offset >= HEAD {
+        if offset >= self.head_length {
             return Ok(None);
         }
         if self.head.is_empty() {
-            let mut head = vec![0; HEAD.min(self.block.len()) as usize].into_boxed_slice();
+            let mut head = vec![0; self.head_length as usize].into_boxed_slice();
             self.block.read(0, &mut head).map_err(failed)?;
             self.head = head;
         }

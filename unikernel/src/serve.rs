@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::{
     boot::{self, BootInfo, Disks},
-    disk::{Disk, Extents},
+    disk::{Disk, Extents, Heads},
     files::Files,
     ops,
 };
@@ -44,7 +44,7 @@ pub fn read_command() -> Result<(CommandHeader, Vec<u8>), ErrorRecord> {
 
 fn answer(header: &CommandHeader, payload: &[u8], disks: &mut Disks) -> Record {
     let request_id = header.request_id;
-    let mut files = Attached { disks, request_id };
+    let mut files = Attached { disks, request_id, heads: Heads::new() };
     match dispatch(header.op, payload, &mut files) {
         Ok(answer) => Record::Result { request_id, answer },
         Err(error) => Record::Error { request_id, error },
@@ -74,6 +74,7 @@ fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, ErrorRecord> {
 struct Attached<'a> {
     disks: &'a mut Disks,
     request_id: u64,
+    heads: Heads,
 }
 
 impl Attached<'_> {
@@ -88,7 +89,7 @@ impl Files for Attached<'_> {
     fn open(&mut self, facts: &FileFacts) -> Result<Disk, ErrorRecord> {
         let block = self.take(&facts.disk)?;
         let extents = Extents::new(&facts.extents, |serial| self.take(serial))?;
-        Ok(Disk::new(block, facts.length, facts.allocated, extents))
+        Ok(Disk::new(block, facts.length, facts.allocated, extents, &mut self.heads))
     }
 
     fn need(&mut self, need: &Need) -> Result<FileFacts, ErrorRecord> {

@@ -8,10 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use protocol::{Backing, ErrorKind, ImageSource, Window};
+use protocol::{Backing, ErrorKind, ImageSource, QemuVersion, Window};
 use support::{
-    Beside, agree, agree_on_fault, agree_on_snapshot, measure, printed, qemu_img, qemu_io, qemu_measure,
-    request, text,
+    Beside, agree, agree_on_fault, agree_on_snapshot, measure, printed, profile, qemu_img, qemu_io,
+    qemu_measure, request, text,
 };
 use unikernel::ops;
 
@@ -183,6 +183,8 @@ fn descriptions_of_files_are_followed() {
         let theirs = qemu_measure(&[text(&path)], "");
         assert_eq!(printed(measure(&path, "", None), text(&path)), theirs, "{description}");
     }
+    rename(&path, br#"json:{"file":{"filename":"1.qcow2"}}"#, None);
+    assert!(measure(&path, "", None).is_ok());
     for description in
         [r#"{"driver":"nbd","host":"localhost"}"#, "{", r#"{"file.driver":"https","file.filename":"x"}"#]
     {
@@ -293,10 +295,15 @@ fn a_raw_image_may_be_a_part_of_its_file() {
         let mut files = Beside::default();
         let mut source = ImageSource::new(files.add(path), Some("raw".into()));
         source.window = Some(Window { offset, size });
-        let size = size.map_or(String::new(), |size| format!(",size={size}"));
-        let options = format!("driver=raw,offset={offset}{size},file.filename={}", text(path));
+        let length = size.map_or(String::new(), |size| format!(",size={size}"));
+        let options = format!("driver=raw,offset={offset}{length},file.filename={}", text(path));
         let answer = ops::measure::run(&request(source, "cluster_size=4k", None), &mut files);
-        let theirs = qemu_measure(&["--image-opts", &options], "cluster_size=4k");
+        let mut theirs = qemu_measure(&["--image-opts", &options], "cluster_size=4k");
+        if profile() == QemuVersion::V5_2 {
+            // It has not taken them down yet when it tells of them.
+            let (offset, size) = (format!("ffset ({offset})"), format!("size ({})", size.unwrap_or(0)));
+            theirs = theirs.map_err(|text| text.replace("ffset (0)", &offset).replace("size (0)", &size));
+        }
         assert_eq!(printed(answer, &options), theirs, "{options}");
     }
     let qcow2 = directory.path().join("a.qcow2");

@@ -93,7 +93,7 @@ fn an_external_data_file_is_named_and_not_followed() {
     assert!(qemu_img(&directory, &["create", "-f", "qcow2", "-o", "data_file=data.raw", "a.qcow2", "1M"]));
     fs::remove_file(file(&directory, "data.raw")).unwrap();
     let text = "instar: Could not open 'a.qcow2': external data file 'data.raw' is a reference to another file and was \
-                not followed (reference-denied: external data file name)\n";
+                not followed (see --allow-references) (reference-denied: external data file name)\n";
     assert_refused(&directory, &["measure", "-O", "qcow2", "a.qcow2"], text);
 }
 

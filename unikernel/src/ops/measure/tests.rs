@@ -188,7 +188,7 @@ fn a_backing_file_is_named_and_not_followed() {
 }
 
 #[test]
-fn snapshots_are_refused_never_guessed() {
+fn a_snapshot_that_is_not_there_is_not_found() {
     let error = of_qcow2(&[], Some("x")).unwrap_err();
     assert_eq!(error.message, "Failed to load snapshot: Can't find snapshot");
     let raw = request("nosuch", "", image(Some("raw"), Some("x")));
