@@ -338,7 +338,7 @@ fn disks_with_scattered_data() {
             }
         }
     }
-    assert!(cells.len() >= 140, "{}", cells.len());
+    assert!(cells.len() >= 130, "{}", cells.len());
     assert_exact(&bench, &cells);
 }
 
@@ -387,8 +387,8 @@ fn images_over_a_backing_file() {
             let (base, out) = (format!("base-{target}-{size}"), format!("out-{target}-{size}"));
             let source = dense(&bench, size);
             bench.make(&["create", "-q", "-f", target, &base, &size.to_string()]);
-            bench.make(&["convert", "-f", "raw", "-O", target, "-B", &base, "-F", target, &source, &out]);
             let list = format!("backing_file={base},backing_fmt={target}");
+            bench.make(&["convert", "-f", "raw", "-O", target, "-o", &list, &source, &out]);
             let said = bench.instar(&["measure", "-O", target, "-o", &list, "-f", "raw", &source]);
             let written = fs::metadata(bench.path(&out)).unwrap().len();
             assert!(said.stdout.starts_with(&format!("required size: {written}\n")), "{target}: {said}");
@@ -481,7 +481,9 @@ fn what_cannot_be_made_is_refused_in_the_same_words() {
         ("parallels", "cluster_size=512", 256 * GIB),
     ];
     let bench = Bench::new();
-    let rows: Vec<_> = rows.iter().filter(|row| is_known(row.0)).collect();
+    // Before 7.2 an L1 table of one cluster is just an invalid argument.
+    let has_words = |row: &&(&str, &str, u64)| row.1 != "table_size=1" || major() >= 6;
+    let rows: Vec<_> = rows.iter().filter(|row| is_known(row.0)).filter(has_words).collect();
     let found = differences(&rows, |&&(target, list, size)| {
         let cell = Cell { target, list, source: Source::Empty(size) };
         let theirs = convert(&bench, &cell, "disk.vmdk").0;
