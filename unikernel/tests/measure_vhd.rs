@@ -145,7 +145,7 @@ fn vhdx_images_that_qemu_img_does_not_open() {
     write(&Builder { parent, ..Builder::default() }.build());
     let error = ours(&path, None, "qcow2", "").unwrap_err();
     assert_eq!(error.kind, ErrorKind::ReferenceDenied);
-    assert!(error.message.starts_with("backing file '..\\"), "{}", error.message);
+    assert!(error.message.starts_with("backing file '../p.vhdx' "), "{}", error.message);
     let clean = Builder { bat: vec![(0, (5 << 20) | FULL)], ..Builder::default() }.build();
     let mut dirty = clean.clone();
     let zero = [Change::Zero { at: 2 << 20, length: 4096 }];
