@@ -150,6 +150,17 @@ fn every_image_is_read_or_refused_as_its_row_says() {
     each(|bench, reading, row| run(bench, reading, row, &[], row.class_for(reading.looks_at)));
 }
 
+/// Files beneath the row's own directory may be opened.
+#[test]
+fn with_references_allowed() {
+    each(|bench, reading, row| {
+        // A command that does not look for what is wrong behind a reference reads it.
+        let class = row.with_references.filter(|_| reading.looks_at.contains(&Stage::Mapping))?;
+        let directory = bench.path(row.id);
+        run(bench, reading, row, &["--allow-references", directory.to_str().unwrap()], class)
+    });
+}
+
 #[test]
 fn what_qemu_img_reads_as_well_is_answered_as_it_does() {
     each(|bench, reading, row| row.agrees.then(|| disagreement(bench, reading, row)).flatten());
