@@ -2,7 +2,7 @@
 
 use crate::run::{Place, run};
 use crate::table::{Entry, Table};
-use crate::{Error, ErrorKind, Extent, Storage};
+use crate::{Error, ErrorKind, Extent, Storage, StorageError};
 
 /// Bytes of the table in memory at a time.
 const WINDOW_LEN: u64 = 64 << 10;
@@ -31,6 +31,16 @@ impl<E: Entry> BlockMap<E> {
         self.table.entries()
     }
 
+    /// Whether more than `bound` entries are of a kind; the table is read no further than it takes to know that.
+    pub(crate) fn has_more_than<S: Storage>(
+        &mut self,
+        storage: &mut S,
+        bound: u64,
+        accept: impl Fn(u64) -> bool,
+    ) -> Result<bool, StorageError> {
+        self.table.has_more_than(storage, bound, accept)
+    }
+
     /// Whether the part of the table that the disk uses lies in a file of `file_len` bytes.
     pub(crate) fn is_inside(&self, file_len: u64) -> bool {
         self.table.entries() == 0 || self.table.end() <= file_len
@@ -48,10 +58,15 @@ impl<E: Entry> BlockMap<E> {
         }
         let (index, within, rest) =
             (offset / self.block_len, offset % self.block_len, self.disk_len - offset);
-        let entries = self.table.from(storage, index)?;
-        let (place, length) = match entries {
-            [] => (Place::Unallocated, u64::MAX),
-            entries => run(entries.iter().map(|entry| decode(entry.value())), self.block_len),
+        // Zeros that say that there is nothing need not be read.
+        let empty = Some(decode(0)).filter(|place| matches!(place, Place::Unallocated | Place::Zero));
+        let in_hole = if empty.is_some() { self.table.in_hole(storage, index)? } else { 0 };
+        let (place, length) = match (empty, in_hole) {
+            (Some(place), 1..) => (place, in_hole.saturating_mul(self.block_len)),
+            _ => match self.table.from(storage, index)? {
+                [] => (Place::Unallocated, u64::MAX),
+                entries => run(entries.iter().map(|entry| decode(entry.value())), self.block_len),
+            },
         };
         let extent = place.extent(offset, within, (length - within).min(rest)).ok_or_else(|| {
             let message = alloc::format!("Invalid block map entry {index}");

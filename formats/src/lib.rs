@@ -29,6 +29,7 @@ mod raw;
 mod reader;
 mod regions;
 mod run;
+mod scan;
 mod sector_bitmap;
 mod storage;
 mod stream;

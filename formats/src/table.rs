@@ -101,6 +101,11 @@ impl<E: Entry> Table<E> {
         accept: impl Fn(u64) -> bool,
     ) -> Result<u64, StorageError> {
         while index < self.entries {
+            let in_hole = if accept(0) { 0 } else { self.in_hole(storage, index)? };
+            if in_hole > 0 {
+                index += in_hole;
+                continue;
+            }
             let entries = self.from(storage, index)?;
             match entries.iter().position(|entry| accept(entry.value())) {
                 Some(position) => return Ok(index + position as u64),
@@ -136,9 +141,15 @@ impl<E: Entry> Table<E> {
         }
         let (mut index, mut count) = (0, 0);
         while index < self.entries {
-            let entries = self.from(storage, index)?;
-            count += entries.iter().filter(|entry| accept(entry.value())).count() as u64;
-            index += entries.len() as u64;
+            let in_hole = self.in_hole(storage, index)?;
+            if in_hole > 0 {
+                index += in_hole;
+                count += if accept(0) { in_hole } else { 0 };
+            } else {
+                let entries = self.from(storage, index)?;
+                count += entries.iter().filter(|entry| accept(entry.value())).count() as u64;
+                index += entries.len() as u64;
+            }
             if count > bound {
                 return Ok(true);
             }

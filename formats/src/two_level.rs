@@ -3,6 +3,7 @@
 use alloc::format;
 
 use crate::run::{Place, run};
+use crate::scan::{Scan, Verdict};
 use crate::table::{Entry, Table};
 use crate::{Error, ErrorKind, Extent, ExtentKind, Storage};
 
@@ -54,6 +55,8 @@ pub(crate) struct TwoLevel<C: Scheme> {
     l2: Table<C::Entry>,
     /// Whether the first level was found fit to be followed.
     checked: bool,
+    /// The tables that were looked through.
+    scan: Scan,
     /// L1 index of the table at hand.
     index: Option<u64>,
     /// The last run found. Whoever follows several images at once asks for it piece by piece.
@@ -72,7 +75,7 @@ impl<C: Scheme> TwoLevel<C> {
             + u64::from(geometry.disk_len & ((1 << geometry.coverage_bits()) - 1) != 0);
         let l1 = Table::new(geometry.l1_offset, used.min(geometry.l1_entries), window);
         let l2 = Table::new(0, 1 << geometry.l2_bits, window);
-        Self { scheme, geometry, l1, l2, checked: false, index: None, last: None }
+        Self { scheme, geometry, l1, l2, checked: false, scan: Scan::default(), index: None, last: None }
     }
 
     /// Each entry of the first level is a step or leads to a table of its own, each entry of which is a step.
@@ -109,6 +112,16 @@ impl<C: Scheme> TwoLevel<C> {
                 return Ok(Extent::own(offset, end - offset, ExtentKind::Unallocated));
             }
             self.check_table(storage.len(), index, table)?;
+            match self.scan.table(storage, index, table, ENTRY_LEN << self.geometry.l2_bits)? {
+                Verdict::Read => {}
+                Verdict::Hole => {
+                    let length = end_of(index + 1) - offset;
+                    return Ok(Extent::own(offset, length, ExtentKind::Unallocated));
+                }
+                Verdict::TooMany => {
+                    return Err(corrupt("L2 tables are used more than once".into(), "L1 table"));
+                }
+            }
             self.l2.move_to(table);
             self.index = Some(index);
         }

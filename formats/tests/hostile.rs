@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use formats::ErrorKind::{Corrupt, Io};
 use formats::{Error, Extent, ExtentKind, Format, Image, Region, Storage, StorageError};
-use support::{FileStorage, Memory, create, patch, qemu_complaint, qemu_io, walk, word};
+use support::{FileStorage, Kind, Memory, create, patch, qemu_complaint, qemu_io, walk, word};
 
 const COPIED: u64 = 1 << 63;
 const COMPRESSED: u64 = 1 << 62;
@@ -195,6 +195,40 @@ fn a_shared_refcount_block_is_not_read_a_million_times() {
     walk(&mut image).unwrap();
     let requests = image.into_storage().1;
     assert!(requests < 100, "{requests} requests");
+}
+
+/// A long file, of which only its tables are stored. `qemu-img` walks it.
+#[test]
+fn tables_are_no_more_than_the_file_stores() {
+    let directory = tempfile::tempdir().unwrap();
+    for id in [
+        "H03-one-l2-in-a-long-file",
+        "H03-vmdk-one-table-in-a-long-file",
+        "H03-qcow-one-table-in-a-long-file",
+    ] {
+        let row = images::hostile::rows().into_iter().find(|row| row.id == id).unwrap();
+        row.write(directory.path()).unwrap();
+        let storage = Counting(FileStorage::open(&directory.path().join(row.path())), 0);
+        let error = walk(&mut Image::open(storage, None).unwrap()).unwrap_err();
+        assert_eq!(error.kind, Corrupt, "{id}: {error}");
+        assert!(error.message.ends_with("tables are used more than once"), "{id}: {error}");
+    }
+}
+
+#[test]
+fn tables_in_holes_are_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let ids = ["H03-l2-tables-in-holes", "H02-qcow-l1-of-2g", "H02-parallels-table-of-1g"];
+    for (id, most) in ids.into_iter().zip([600, 20, 20]) {
+        let row = images::hostile::rows().into_iter().find(|row| row.id == id).unwrap();
+        row.write(directory.path()).unwrap();
+        let storage = Counting(FileStorage::open(&directory.path().join(row.path())), 0);
+        let mut image = Image::open(storage, None).unwrap();
+        let lines = walk(&mut image).unwrap();
+        assert!(lines.iter().all(|line| line.kind == Kind::Unallocated), "{id}: {lines:?}");
+        let requests = image.into_storage().1;
+        assert!(requests < most, "{id}: {requests} requests");
+    }
 }
 
 /// A storage that fails from some request on.

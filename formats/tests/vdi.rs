@@ -6,7 +6,7 @@ use formats::ErrorKind::{Corrupt, InvalidFormat, Limit, Unsupported};
 use formats::{Format, Image, probe};
 use support::cases::Expect::{Read, Refused, RefusedOtherwise};
 use support::cases::{Order, Patch, check, check_file, create_as, flips};
-use support::{FileStorage, qemu_img, qemu_io, text};
+use support::{FileStorage, qemu_img, qemu_io, text, walk};
 
 // Fields of the header: offset and length in bytes.
 const fn signature(value: u64) -> Patch {
@@ -205,6 +205,17 @@ fn a_block_map_past_the_end_of_the_file_is_refused() {
     check(Format::Vdi, &base[..0x1c0], Order::Little, &[beyond(&[])]);
     check(Format::Vdi, &base[..MAP + 39], Order::Little, &[beyond(&[])]);
     check(Format::Vdi, &base[..MAP + 40], Order::Little, &[(&[], Read)]);
+}
+
+/// A map in a hole: block 0 everywhere, which `qemu-img` walks.
+#[test]
+fn a_file_has_no_more_blocks_than_it_has_room_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let row = images::hostile::rows().into_iter().find(|row| row.id == "H02-vdi-map-of-2g").unwrap();
+    row.write(directory.path()).unwrap();
+    let storage = FileStorage::open(&directory.path().join(row.path()));
+    let error = walk(&mut Image::open(storage, None).unwrap()).unwrap_err();
+    assert_eq!((error.kind, error.field), (Corrupt, "block map"), "{error}");
 }
 
 #[test]

@@ -3,16 +3,14 @@
 mod support;
 #[path = "support/vhd.rs"]
 mod vhd;
-#[path = "support/vhdx_file.rs"]
-mod vhdx_file;
 
 use formats::ErrorKind::{Corrupt, InvalidFormat, Io, Unsupported};
 use formats::{Error, Format, Image, Region, Storage, StorageError, probe};
-use support::{FileStorage, Kind, Line, Memory, Random, qemu_io, qemu_map, walk};
-use vhd::{Patched, complaint, converts_alike, create_as, flip, interesting, scatter, survive};
-use vhdx_file::{
+use images::build::vhdx::{
     BAT, Builder, FULL, HEADERS, ITEMS, METADATA, MIB, PARTIAL, PAYLOAD, REGIONS, locator, put, seal,
 };
+use support::{FileStorage, Kind, Line, Memory, Random, qemu_io, qemu_map, walk};
+use vhd::{Patched, complaint, converts_alike, create_as, flip, interesting, scatter, survive};
 
 const LINKAGE: &str = "{83ed0ec3-24c8-49a6-a959-5e4bd1288015}";
 

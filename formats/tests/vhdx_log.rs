@@ -3,16 +3,14 @@
 mod support;
 #[path = "support/vhd.rs"]
 mod vhd;
-#[path = "support/vhdx_file.rs"]
-mod vhdx_file;
 
 use formats::ErrorKind::{Corrupt, Limit, Unsupported};
 use formats::{Error, Format, Image};
-use support::{Kind, Line, Memory, Random, qemu_img, qemu_img_ok, text, walk};
-use vhd::{Patched, complaint, disk, flip, survive};
-use vhdx_file::{
+use images::build::vhdx::{
     BAT, Builder, Change, FULL, HEADERS, LOG, LOG_GUID, MIB, PAYLOAD, REGIONS, log_entry, put, put_log, seal,
 };
+use support::{Kind, Line, Memory, Random, qemu_img, qemu_img_ok, text, walk};
+use vhd::{Patched, complaint, disk, flip, survive};
 
 /// Blocks of 1 MiB, the first of them at 4 MiB; patterns in all that could be blocks.
 fn base() -> Vec<u8> {

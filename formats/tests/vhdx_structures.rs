@@ -3,14 +3,14 @@
 mod support;
 #[path = "support/vhd.rs"]
 mod vhd;
-#[path = "support/vhdx_file.rs"]
-mod vhdx_file;
 
 use formats::ErrorKind::{Corrupt, InvalidFormat, Limit, Unsupported};
 use formats::{Error, ErrorKind, Format, Image};
+use images::build::vhdx::{
+    BAT, Builder, FULL, HEADERS, ITEMS, METADATA, MIB, REGIONS, guid, put, seal, seal_all,
+};
 use support::{Memory, walk};
 use vhd::complaint;
-use vhdx_file::{BAT, Builder, FULL, HEADERS, ITEMS, METADATA, MIB, REGIONS, guid, put, seal, seal_all};
 
 /// Bytes and where they go.
 type Patches = Vec<(usize, Vec<u8>)>;

@@ -3,18 +3,16 @@
 
 #[path = "../../formats/tests/support/mod.rs"]
 mod support;
-#[path = "../../formats/tests/support/vhdx_file.rs"]
-mod vhdx_file;
 
 use std::path::{Path, PathBuf};
 
+use images::build::vhdx::{Builder, Change, FULL, locator, log_entry, put_log};
 use protocol::{
     ErrorKind, ErrorRecord, ExtentMap, FileFacts, ImageSource, MeasureAnswer, MeasureRequest, MeasureSubject,
     QemuVersion,
 };
 use support::{FileStorage, Random, qemu_img, qemu_img_ok, qemu_io, text};
 use unikernel::{files::Standalone, ops::measure};
-use vhdx_file::{Builder, Change, FULL, locator, log_entry, put_log};
 
 fn ours(
     path: &Path,

@@ -1,9 +1,6 @@
 //! `measure` of differencing disks, hosted. `qemu-img` cannot put them together: what is expected is known from how they
 //! were made.
 
-#[path = "../../formats/tests/support/vhdx_file.rs"]
-mod vhdx_file;
-
 mod support;
 
 use std::{
@@ -11,9 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use images::build::vhdx::{Builder, FULL, PARTIAL, locator, put, seal_all};
 use protocol::{ErrorKind, ErrorRecord};
 use support::{measure, qemu_img, qemu_io, text};
-use vhdx_file::{Builder, FULL, PARTIAL, locator, put, seal_all};
 
 /// Bytes of data that an answer counts.
 fn data(path: &Path) -> u64 {

@@ -108,6 +108,11 @@ impl L1 {
         Ok(())
     }
 
+    /// There are more L2 tables than the file stores.
+    pub(super) fn too_many_l2() -> Error {
+        corrupt("L1 table", "L2 tables are used more than once")
+    }
+
     /// What must hold before the L2 table at `table`, that entry `index` points to, is followed.
     pub(super) fn check_l2(
         &self,

@@ -10,6 +10,7 @@ use super::l1::{L1, TablePlace};
 use super::l2::L2;
 use super::refcount;
 use super::types::Version;
+use crate::scan::{Scan, Verdict};
 use crate::{Error, ErrorKind, Extent, ExtentKind, FileIndex, Regions, Storage};
 
 /// Longest part of an L2 table that QEMU has in memory, in bytes: its messages count entries from the start of a part.
@@ -27,6 +28,8 @@ pub(super) struct Walk {
     last: Option<Extent>,
     /// L1 index of the L2 table at hand and its file offset.
     table: Option<(u64, u64)>,
+    /// The L2 tables that were looked through.
+    scan: Scan,
     /// Whether holes of the file count as zeros, once it is known.
     holes: Option<bool>,
     regions: Regions,
@@ -54,6 +57,7 @@ impl Walk {
             checked: false,
             last: None,
             table: None,
+            scan: Scan::default(),
             holes: None,
             regions: Regions::default(),
         }
@@ -138,6 +142,14 @@ impl Walk {
                     return Ok(Extent::own(offset, length, ExtentKind::Unallocated));
                 }
                 self.l1.check_l2(header, storage.len(), l1_index, table)?;
+                match self.scan.table(storage, l1_index, table, header.cluster_bits().size())? {
+                    Verdict::Read => {}
+                    Verdict::Hole => {
+                        let end = ((l1_index + 1) << coverage_bits).min(header.virtual_size());
+                        return Ok(Extent::own(offset, end - offset, ExtentKind::Unallocated));
+                    }
+                    Verdict::TooMany => return Err(L1::too_many_l2()),
+                }
                 self.table = Some((l1_index, table));
                 table
             }

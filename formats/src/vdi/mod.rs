@@ -16,6 +16,9 @@ pub(crate) use header::probe;
 /// Least entry that is no block: the block is known to be zero, the entry above it says that it never was written.
 const ENTRY_ZERO: u64 = 0xffff_fffe;
 
+/// Blocks that may lack of a file that was cut off: as QEMU reads it, they are data all the same.
+const CUT_OFF_MAX: u64 = 1 << 20;
+
 /// An open VDI image.
 #[derive(Debug)]
 pub(crate) struct Vdi {
@@ -25,6 +28,8 @@ pub(crate) struct Vdi {
     /// Whether all blocks were allocated at first, so that holes of the file are the disk's zeros.
     is_static: bool,
     map: BlockMap<U32>,
+    /// Whether the map was found fit to be followed.
+    checked: bool,
     regions: Regions,
 }
 
@@ -42,6 +47,7 @@ impl Vdi {
             offset_data: header.offset_data,
             is_static: header.is_static,
             map,
+            checked: false,
             regions: Regions::default(),
         })
     }
@@ -57,6 +63,7 @@ impl Vdi {
 
     /// `offset` is below [`virtual_size`](Self::virtual_size).
     pub(crate) fn extent_at<S: Storage>(&mut self, storage: &mut S, offset: u64) -> Result<Extent, Error> {
+        self.check(storage)?;
         let offset_data = self.offset_data;
         let extent = self.map.extent_at(storage, offset, |entry| match entry {
             ENTRY_ZERO.. => Place::Zero,
@@ -70,5 +77,20 @@ impl Vdi {
         let run = self.regions.at(storage, host, extent.length)?;
         let kind = if run.zero { ExtentKind::Zero { offset: Some(host) } } else { extent.kind };
         Ok(Extent::own(offset, run.length, kind))
+    }
+
+    /// Two entries never share a block, so that a file holds no more than this: it is what bounds a walk by the length
+    /// of the file.
+    fn check<S: Storage>(&mut self, storage: &mut S) -> Result<(), Error> {
+        if self.checked {
+            return Ok(());
+        }
+        let max = storage.len() / BLOCK_LEN + CUT_OFF_MAX;
+        if self.map.has_more_than(storage, max, |entry| entry < ENTRY_ZERO)? {
+            let message = "Block map has more blocks than the file has room for";
+            return Err(Error::new(ErrorKind::Corrupt, "block map", message));
+        }
+        self.checked = true;
+        Ok(())
     }
 }

@@ -8,6 +8,7 @@ use zerocopy::little_endian::U32;
 use super::sparse::{Grain, Sparse};
 use super::{Content, Part, SECTOR, file_sectors};
 use crate::files::{Files, not_attached};
+use crate::scan::{Scan, Verdict};
 use crate::window::Window;
 use crate::{Error, ErrorKind, Extent, ExtentKind, FileIndex, Regions, Storage};
 
@@ -25,6 +26,8 @@ pub(super) struct Walk {
     last: Option<Extent>,
     /// The grain table at hand: its file, the index of its directory entry, its file offset.
     table: Option<(FileIndex, u64, u64)>,
+    /// The grain tables that were looked through in one file.
+    scan: (FileIndex, Scan),
     /// The flat file that was asked for holes last.
     flat: FileIndex,
     regions: Regions,
@@ -52,6 +55,7 @@ impl Walk {
             tables: Window::new(TABLES_WINDOW),
             last: None,
             table: None,
+            scan: (FileIndex::OWN, Scan::default()),
             flat: FileIndex::OWN,
             regions: Regions::default(),
         }
@@ -124,6 +128,20 @@ impl Walk {
                     let length = end.min(place.end - place.offset);
                     let kind = ExtentKind::Unallocated;
                     return Ok(Extent::own(place.offset, length, kind));
+                }
+                if self.scan.0 != place.file {
+                    self.scan = (place.file, Scan::default());
+                }
+                match self.scan.1.table(storage, index, table, sparse.table_len())? {
+                    Verdict::Read => {}
+                    Verdict::Hole => {
+                        let end = (index + 1).saturating_mul(coverage).saturating_sub(place.within);
+                        let length = end.min(place.end - place.offset);
+                        return Ok(Extent::own(place.offset, length, ExtentKind::Unallocated));
+                    }
+                    Verdict::TooMany => {
+                        return Err(corrupt("grain directory", "Grain tables are used more than once"));
+                    }
                 }
                 self.table = Some((place.file, index, table));
                 table

@@ -10,14 +10,14 @@ mod layer;
 mod names;
 mod snapshot;
 
-use alloc::{borrow::ToOwned, format};
+use alloc::{borrow::ToOwned, format, string::ToString};
 
 use below::Said;
 use formats::{Chain, Image, Storage};
 use protocol::{ErrorKind, ErrorRecord, ImageSource, QemuVersion, Secret};
 pub use snapshot::load as load_snapshot;
 
-use crate::files::Files;
+use crate::{files::Files, options::Quoted};
 
 /// Most images of a chain.
 const DEPTH_MAX: usize = 64;
@@ -79,9 +79,11 @@ fn blame(error: ErrorRecord, top: &str, depth: usize) -> ErrorRecord {
     ErrorRecord { message, disk: Some(top.to_owned()), ..error }
 }
 
-/// A fault of an image, as it is told to the host.
+/// A fault of an image, as it is told to the host. What the image has to say in it must not forge a line.
+#[allow(clippy::needless_pass_by_value, reason = "it is what errors are mapped with")]
 fn record(error: formats::Error) -> ErrorRecord {
-    ErrorRecord { field: Some(error.field.to_owned()), ..ErrorRecord::new(kind(error.kind), error.message) }
+    let message = Quoted(error.message.as_bytes()).to_string();
+    ErrorRecord { field: Some(error.field.to_owned()), ..ErrorRecord::new(kind(error.kind), message) }
 }
 
 /// The class of a failure, as it is told to the host.

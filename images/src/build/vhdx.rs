@@ -1,19 +1,27 @@
-//! VHDX files made by hand: the parts that no tool at hand writes.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+//! VHDX files: the parts that no tool at hand writes.
 
+/// Unit of the layout in bytes.
 pub const MIB: usize = 1 << 20;
+/// File offsets of the two headers.
 pub const HEADERS: [usize; 2] = [64 << 10, 128 << 10];
+/// File offset of the region table.
 pub const REGIONS: usize = 192 << 10;
+/// File offset of the log, which is 1 MiB long.
 pub const LOG: usize = MIB;
+/// File offset of the block allocation table.
 pub const BAT: usize = 2 * MIB;
+/// File offset of the metadata.
 pub const METADATA: usize = 3 * MIB;
 /// Where the first payload block can be.
 pub const PAYLOAD: usize = 4 * MIB;
 /// Metadata items as they lie in a [`Builder`]'s file.
 pub const ITEMS: usize = METADATA + (64 << 10);
+/// What tells the entries of the log.
 pub const LOG_GUID: [u8; 16] = [0x5a; 16];
 
+/// State of a block that is there.
 pub const FULL: u64 = 6;
+/// State of a block whose bitmap says which sectors are there.
 pub const PARTIAL: u64 = 7;
 
 /// CRC-32C, bit by bit.
@@ -27,6 +35,7 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     })
 }
 
+/// Writes bytes over others.
 pub fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     bytes[at..at + value.len()].copy_from_slice(value);
 }
@@ -57,9 +66,13 @@ pub fn guid(text: &str) -> [u8; 16] {
 
 /// What a file is made of; the log is empty.
 pub struct Builder {
+    /// Bytes of a block.
     pub block_size: u32,
+    /// Bytes of a sector of the disk.
     pub sector_size: u32,
+    /// Bytes of the disk.
     pub size: u64,
+    /// The parent locator of a differencing disk.
     pub parent: Option<Vec<u8>>,
     /// Entries by their index.
     pub bat: Vec<(usize, u64)>,
@@ -74,6 +87,7 @@ impl Default for Builder {
 }
 
 impl Builder {
+    /// The file, its checksums right.
     pub fn build(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.length * MIB];
         put(&mut bytes, 0, b"vhdxfile");
@@ -154,13 +168,18 @@ pub fn locator(pairs: &[(&str, &str)]) -> Vec<u8> {
 
 /// What a log entry does.
 pub enum Change {
-    /// Writes this page.
+    /// Writes a page.
     Data {
+        /// File offset.
         at: u64,
+        /// 4096 bytes.
         page: Vec<u8>,
     },
+    /// Writes zeros.
     Zero {
+        /// File offset.
         at: u64,
+        /// How many, in bytes.
         length: u64,
     },
 }
