@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use crate::bochs::Bochs;
 use crate::cloop::Cloop;
+use crate::content::Decoded;
 use crate::files::Files;
 use crate::luks::Luks;
 use crate::parallels::Parallels;
@@ -16,7 +17,7 @@ use crate::raw::Raw;
 use crate::vdi::Vdi;
 use crate::vhdx::Vhdx;
 use crate::vmdk::Vmdk;
-use crate::vpc::Vpc;
+use crate::vpc::{DynamicHeader, Vpc};
 use crate::{Codec, Error, ErrorKind, Extent, ExtentKind, FileIndex, Format, Storage, Stream, probe};
 
 /// The image below this one, as the image names it. The name is the image's word and never to be opened without leave.
@@ -48,6 +49,7 @@ pub struct Image<S> {
     storage: S,
     attached: Vec<S>,
     driver: Driver,
+    decoded: Decoded,
 }
 
 #[derive(Debug)]
@@ -98,7 +100,7 @@ impl<S: Storage> Image<S> {
             Format::Bochs => Driver::Bochs(Box::new(Bochs::open(&mut storage)?)),
             Format::Cloop => Driver::Cloop(Box::new(Cloop::open(&mut storage)?)),
         };
-        Ok(Self { storage, attached: Vec::new(), driver })
+        Ok(Self { storage, attached: Vec::new(), driver, decoded: Decoded::default() })
     }
 
     /// The format it was opened as.
@@ -339,6 +341,34 @@ impl<S: Storage> Image<S> {
             None => Some(&mut self.storage),
             Some(position) => self.attached.get_mut(position),
         }
+    }
+
+    /// Length in bytes of a cluster, block or grain, in images that have such; of a VMDK those of its first part.
+    pub(crate) fn cluster_len(&self) -> Option<u64> {
+        match &self.driver {
+            Driver::Raw(_) | Driver::Luks(_) | Driver::Bochs(_) | Driver::Cloop(_) => None,
+            Driver::Qcow2(qcow2) => Some(qcow2.header().cluster_bits().size()),
+            Driver::Vpc(vpc) => vpc.dynamic_header().map(DynamicHeader::block_size),
+            Driver::Vhdx(vhdx) => Some(vhdx.metadata().block_size()),
+            Driver::Vmdk(vmdk) => vmdk.extents().next().and_then(|extent| extent.grain_size),
+            Driver::Qcow(qcow) => Some(qcow.cluster_len()),
+            Driver::Qed(qed) => Some(qed.cluster_len()),
+            Driver::Vdi(vdi) => Some(vdi.block_len()),
+            Driver::Parallels(parallels) => Some(parallels.cluster_len()),
+        }
+    }
+
+    /// Bytes of the disk that a table of the second level of a QED image covers.
+    pub(crate) fn table_coverage(&self) -> Option<u64> {
+        match &self.driver {
+            Driver::Qed(qed) => Some(qed.table_coverage()),
+            _ => None,
+        }
+    }
+
+    /// The compressed cluster that was read last.
+    pub(crate) fn decoded(&mut self) -> &mut Decoded {
+        &mut self.decoded
     }
 
     /// The storage the image lies on.

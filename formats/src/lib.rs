@@ -11,6 +11,7 @@ extern crate alloc;
 mod block_map;
 mod bochs;
 mod cloop;
+mod content;
 mod error;
 mod extent;
 mod files;
@@ -37,6 +38,7 @@ pub mod vmdk;
 pub mod vpc;
 mod window;
 
+pub use content::Units;
 pub use error::{Error, ErrorKind};
 pub use extent::{Extent, ExtentKind, FileIndex};
 pub use format::{Format, probe};
