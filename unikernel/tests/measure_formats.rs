@@ -123,6 +123,7 @@ fn answer(
         target_format: target.into(),
         options: (!options.is_empty()).then(|| options.into()),
         secrets: vec![],
+        exact: None,
         subject: MeasureSubject::Image {
             source: Box::new(ImageSource::new(file, format.map(Into::into))),
             snapshot: None,

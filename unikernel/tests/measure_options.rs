@@ -181,6 +181,7 @@ fn answer(row: &Row, profile: QemuVersion) -> Result<MeasureAnswer, String> {
         target_format: row.target.clone(),
         options: (!row.lists.is_empty()).then(|| row.lists.join(",")),
         secrets: if row.secret { vec!["s".into()] } else { vec![] },
+        exact: None,
         subject,
     };
     let open = |file: &FileFacts| -> Result<Memory, ErrorRecord> {

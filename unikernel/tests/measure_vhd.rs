@@ -29,6 +29,7 @@ fn ours(
         target_format: target.into(),
         options: (!options.is_empty()).then(|| options.into()),
         secrets: vec![],
+        exact: None,
         subject: MeasureSubject::Image {
             source: Box::new(ImageSource::new(file, format.map(Into::into))),
             snapshot: None,
@@ -164,6 +165,7 @@ fn a_snapshot_of_such_an_image_is_refused() {
             target_format: "qcow2".into(),
             options: None,
             secrets: vec![],
+            exact: None,
             subject: MeasureSubject::Image {
                 source: Box::new(ImageSource::new(file, None)),
                 snapshot: Some("x".into()),

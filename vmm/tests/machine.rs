@@ -28,6 +28,7 @@ fn request(file: FileFacts) -> Vec<u8> {
         target_format: "qcow2".into(),
         options: None,
         secrets: vec![],
+        exact: None,
         subject: MeasureSubject::Image { source: Box::new(ImageSource::new(file, None)), snapshot: None },
     };
     serde_json::to_vec(&request).unwrap()

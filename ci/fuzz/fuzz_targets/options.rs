@@ -52,6 +52,7 @@ fuzz_target!(|input: Input| {
         },
         options: input.options.map(Into::into),
         secrets: input.secret.map(Into::into).into_iter().collect(),
+        exact: None,
         subject,
     };
     let run = || measure::run(&request, &mut Standalone(|_: &FileFacts| Ok(input.file)));

@@ -18,6 +18,10 @@ pub struct MeasureRequest {
     pub options: Option<String>,
     /// Names of the secrets given with `--object secret`.
     pub secrets: Vec<String>,
+    /// `--exact`: tell the length that the file will really have, where `convert -S` leaves out zeros from this many
+    /// bytes on; 0 writes all. Absent to tell what `measure` tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<u64>,
     /// What is measured.
     pub subject: MeasureSubject,
 }

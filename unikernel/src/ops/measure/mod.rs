@@ -1,5 +1,7 @@
 //! `measure`: how long a new image will be, of a given size or with the data of an existing image.
 
+mod content;
+mod exact;
 mod qcow2;
 mod written;
 
@@ -32,7 +34,7 @@ pub fn run<F: Files>(request: &MeasureRequest, files: &mut F) -> Result<MeasureA
         }
         Target::Qcow2 => {
             let options = Qcow2Options::new(&values, &secrets, profile)?;
-            qcow2::measure(&mut source, &options, profile)
+            qcow2::measure(&mut source, &options, request.exact, profile)
         }
     }
 }

@@ -44,6 +44,7 @@ fn request(target: &str, options: &str, subject: MeasureSubject) -> MeasureReque
         target_format: target.into(),
         options: (!options.is_empty()).then(|| options.into()),
         secrets: vec!["s".into()],
+        exact: None,
         subject,
     }
 }
