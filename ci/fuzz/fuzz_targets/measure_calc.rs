@@ -3,7 +3,10 @@
 
 use calc::{
     Length, luks,
-    qcow2::{BitmapSpace, ClusterSize, DataClusters, Geometry, Granularity, L2Entries, RefcountBits},
+    qcow2::{
+        BitmapSpace, ClusterSize, DataClusters, Geometry, Granularity, L2Entries, Layout, Preallocation,
+        RefcountBits, Writer,
+    },
     raw,
 };
 use libfuzzer_sys::{arbitrary, arbitrary::Arbitrary, fuzz_target};
@@ -14,6 +17,9 @@ struct Input {
     cluster_bits: u8,
     refcount_order: u8,
     extended: bool,
+    preallocation: u8,
+    luks: bool,
+    data_file: bool,
     runs: Vec<(u64, u64)>,
     bitmaps: Vec<(u8, u16)>,
 }
@@ -35,6 +41,17 @@ fuzz_target!(|input: Input| {
         assert!(geometry.fits(size) || !geometry.fits(more), "a smaller disk fits if a larger one does");
     }
 
+    let layout = Layout {
+        geometry,
+        preallocation: [Preallocation::Off, Preallocation::Metadata, Preallocation::Data]
+            [usize::from(input.preallocation % 3)],
+        luks: u64::from(input.luks) * cluster_size.bytes().max(2 << 20),
+        data_file: input.data_file,
+    };
+    // What is set aside takes a step for each L2 table.
+    let patient = layout.preallocation == Preallocation::Off || disk / cluster_size.bytes() < 1 << 22;
+    let mut writer = if patient { Writer::new(layout, size) } else { None };
+
     // Ascending runs of data inside the disk.
     let mut data = DataClusters::new(cluster_size);
     let mut end = 0_u64;
@@ -46,6 +63,9 @@ fuzz_target!(|input: Input| {
         assert!(data.bytes() >= before && data.bytes().is_multiple_of(cluster_size.bytes()));
         assert!(data.bytes() - before >= (end - start).saturating_sub(2 * cluster_size.bytes()));
         assert!(data.bytes() <= disk, "data takes no more than the disk");
+        if let Some(writer) = &mut writer {
+            write(writer, start, end.min(start.saturating_add(64 << 20)));
+        }
     }
 
     let mut space = BitmapSpace::new(cluster_size);
@@ -68,3 +88,16 @@ fuzz_target!(|input: Input| {
         }
     }
 });
+
+/// A run of data, written as `convert` does; the file only grows.
+fn write(writer: &mut Writer, mut start: u64, end: u64) {
+    while start < end {
+        let next = end.min(start + (2 << 20));
+        let before = writer.length();
+        writer.write(Length::new(start).expect("inside"), Length::new(next).expect("inside"));
+        if let (Some(before), Some(after)) = (before, writer.length()) {
+            assert!(after >= before, "a write makes a file shorter");
+        }
+        start = next;
+    }
+}
