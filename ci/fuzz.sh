@@ -153,6 +153,9 @@ for place in 0 64 128 192 256 1024 1028 1032 2048 3072 3136 4096; do
 done | seed map_vhdx empty
 
 printf 'some dataaaaaaaaahhhhhhhh' | seed map_raw plain
+# One cluster of 4 KiB, as what the target reads.
+{ printf '\0'; head -c 4096 /dev/zero | gzip -nc | tail -c +11; } | seed content deflate
+printf '\1\50\265\57\375\0\20\3\200\0a' | seed content zstd
 result='{"record":"result","request_id":1,"answer":{"measure":{"required":1,"fully-allocated":2}}}'
 printf '%s\n\7' "$result" | seed records result
 printf '{"record":"error","request_id":0,"error":{"kind":"io","message":"m"}}\n\7' | seed records error

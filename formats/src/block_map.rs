@@ -26,6 +26,11 @@ impl<E: Entry> BlockMap<E> {
         Self { table, block_len, disk_len, last: None }
     }
 
+    /// Length of a block in bytes.
+    pub(crate) fn block_len(&self) -> u64 {
+        self.block_len
+    }
+
     /// The entries that the disk uses.
     pub(crate) fn entries(&self) -> u64 {
         self.table.entries()

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use crate::access::{Access, OpenOptions};
 use crate::bochs::Bochs;
 use crate::cloop::Cloop;
+use crate::content::Decoded;
 use crate::crypto::SECTOR;
 use crate::dmg::Dmg;
 use crate::files::Files;
@@ -21,7 +22,7 @@ use crate::raw::Raw;
 use crate::vdi::Vdi;
 use crate::vhdx::Vhdx;
 use crate::vmdk::Vmdk;
-use crate::vpc::Vpc;
+use crate::vpc::{DynamicHeader, Vpc};
 use crate::{Codec, Error, ErrorKind, Extent, ExtentKind, FileIndex, Format, Storage, Stream, probe};
 
 /// The image below this one, as the image names it. The name is the image's word and never to be opened without leave.
@@ -53,6 +54,7 @@ pub struct Image<S> {
     storage: S,
     attached: Vec<S>,
     driver: Driver,
+    decoded: Decoded,
 }
 
 #[derive(Debug)]
@@ -88,7 +90,7 @@ impl<S: Storage> Image<S> {
     pub fn open_window(storage: S, offset: u64, size: Option<u64>) -> Result<Self, Error> {
         check_length(&storage)?;
         let driver = Driver::Raw(Raw::open_window(&storage, offset, size)?);
-        Ok(Self { storage, attached: Vec::new(), driver })
+        Ok(Self { storage, attached: Vec::new(), driver, decoded: Decoded::default() })
     }
 
     /// Opens an image. With a password this can take minutes of computing, but not without end.
@@ -114,7 +116,7 @@ impl<S: Storage> Image<S> {
             Format::Cloop => Driver::Cloop(Box::new(Cloop::open(&mut storage)?)),
             Format::Dmg => Driver::Dmg(Box::new(Dmg::open(&mut storage)?)),
         };
-        Ok(Self { storage, attached: Vec::new(), driver })
+        Ok(Self { storage, attached: Vec::new(), driver, decoded: Decoded::default() })
     }
 
     /// The format it was opened as.
@@ -360,6 +362,34 @@ impl<S: Storage> Image<S> {
             None => Some(&mut self.storage),
             Some(position) => self.attached.get_mut(position),
         }
+    }
+
+    /// Length in bytes of a cluster, block or grain, in images that have such; of a VMDK those of its first part.
+    pub(crate) fn cluster_len(&self) -> Option<u64> {
+        match &self.driver {
+            Driver::Raw(_) | Driver::Luks(_) | Driver::Bochs(_) | Driver::Cloop(_) | Driver::Dmg(_) => None,
+            Driver::Qcow2(qcow2) => Some(qcow2.header().cluster_bits().size()),
+            Driver::Vpc(vpc) => vpc.dynamic_header().map(DynamicHeader::block_size),
+            Driver::Vhdx(vhdx) => Some(vhdx.metadata().block_size()),
+            Driver::Vmdk(vmdk) => vmdk.extents().next().and_then(|extent| extent.grain_size),
+            Driver::Qcow(qcow) => Some(qcow.cluster_len()),
+            Driver::Qed(qed) => Some(qed.cluster_len()),
+            Driver::Vdi(vdi) => Some(vdi.block_len()),
+            Driver::Parallels(parallels) => Some(parallels.cluster_len()),
+        }
+    }
+
+    /// Bytes of the disk that a table of the second level of a QED image covers.
+    pub(crate) fn table_coverage(&self) -> Option<u64> {
+        match &self.driver {
+            Driver::Qed(qed) => Some(qed.table_coverage()),
+            _ => None,
+        }
+    }
+
+    /// The compressed cluster that was read last.
+    pub(crate) fn decoded(&mut self) -> &mut Decoded {
+        &mut self.decoded
     }
 
     /// The storage the image lies on.

@@ -13,6 +13,7 @@ mod block_map;
 mod bochs;
 mod chain;
 mod cloop;
+mod content;
 mod crypto;
 mod dmg;
 mod error;
@@ -44,6 +45,7 @@ mod window;
 
 pub use access::{Access, Key, OpenOptions};
 pub use chain::{Chain, ChainError, Mapping};
+pub use content::Units;
 pub use error::{Error, ErrorKind};
 pub use extent::{Extent, ExtentKind, FileIndex};
 pub use format::{Format, probe, probe_named_dmg};

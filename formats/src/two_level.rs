@@ -78,6 +78,16 @@ impl<C: Scheme> TwoLevel<C> {
         Self { scheme, geometry, l1, l2, checked: false, scan: Scan::default(), index: None, last: None }
     }
 
+    /// Length of a cluster in bytes.
+    pub(crate) fn cluster_len(&self) -> u64 {
+        1 << self.geometry.cluster_bits
+    }
+
+    /// Bytes of the disk that a table of the second level covers.
+    pub(crate) fn table_coverage(&self) -> u64 {
+        1 << self.geometry.coverage_bits()
+    }
+
     /// Each entry of the first level is a step or leads to a table of its own, each entry of which is a step.
     pub(crate) fn max_extents(&self, file_len: u64) -> u64 {
         self.max_tables(file_len).saturating_mul(1 << self.geometry.l2_bits).saturating_add(self.l1.entries())

@@ -129,6 +129,7 @@ fn answer(
         options: (!options.is_empty()).then(|| options.into()),
         secrets: vec![],
         beyond: false,
+        exact: None,
         subject: MeasureSubject::Image {
             source: Box::new(ImageSource::new(file, format.map(Into::into))),
             snapshot: None,

@@ -183,6 +183,7 @@ fn answer(row: &Row, profile: QemuVersion) -> Result<MeasureAnswer, String> {
         options: (!row.lists.is_empty()).then(|| row.lists.join(",")),
         secrets: if row.secret { vec![Secret::unread("s")] } else { vec![] },
         beyond: false,
+        exact: None,
         subject,
     };
     let open = |file: &FileFacts| -> Result<Memory, ErrorRecord> {

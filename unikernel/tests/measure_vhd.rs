@@ -33,6 +33,7 @@ fn ours(
         options: (!options.is_empty()).then(|| options.into()),
         secrets: vec![],
         beyond: false,
+        exact: None,
         subject: MeasureSubject::Image {
             source: Box::new(ImageSource::new(file, format.map(Into::into))),
             snapshot: None,
@@ -174,6 +175,7 @@ fn a_snapshot_of_such_an_image_is_refused() {
             options: None,
             secrets: vec![],
             beyond: false,
+            exact: None,
             subject: MeasureSubject::Image {
                 source: Box::new(ImageSource::new(file, None)),
                 snapshot: Some("x".into()),

@@ -30,6 +30,7 @@ fn request(file: FileFacts) -> Vec<u8> {
         options: None,
         secrets: vec![],
         beyond: false,
+        exact: None,
         subject: MeasureSubject::Image { source: Box::new(ImageSource::new(file, None)), snapshot: None },
     };
     serde_json::to_vec(&request).unwrap()

@@ -67,7 +67,7 @@ impl Geometry {
     }
 
     /// Entries of one L2 table: 32 (2^5) at least.
-    const fn l2_entries_per_table(self) -> u64 {
+    pub(super) const fn l2_entries_per_table(self) -> u64 {
         self.cluster_size.bytes() / self.l2_entries.bytes()
     }
 

@@ -5,10 +5,12 @@
 
 mod bitmaps;
 mod data;
+mod exact;
 mod metadata;
 
 pub use bitmaps::{BitmapSpace, Granularity, TooManyBitmaps};
 pub use data::DataClusters;
+pub use exact::{Layout, Preallocation, Writer};
 
 /// Longest L1 table that `qemu-img` makes, in bytes (`QCOW_MAX_L1_SIZE`).
 const MAX_L1_BYTES: u64 = 32 << 20;

@@ -56,6 +56,7 @@ fuzz_target!(|input: Input| {
         options: input.options.map(Into::into),
         secrets: input.secret.map(Secret::unread).into_iter().collect(),
         beyond: input.beyond,
+        exact: None,
         subject,
     };
     let run = || measure::run(&request, &mut Standalone(|_: &FileFacts| Ok(input.file)));

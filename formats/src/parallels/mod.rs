@@ -100,6 +100,11 @@ impl Parallels {
         self.virtual_size
     }
 
+    /// Length of a cluster in bytes.
+    pub(crate) fn cluster_len(&self) -> u64 {
+        self.bat.block_len()
+    }
+
     /// Each entry is a step, and so is the rest.
     pub(crate) fn max_extents(&self) -> u64 {
         self.bat.entries() + 1

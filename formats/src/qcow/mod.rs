@@ -116,6 +116,11 @@ impl Qcow {
         Ok(Self { virtual_size: geometry.disk_len, encrypted, decryptor, backing, walk })
     }
 
+    /// Length of a cluster in bytes.
+    pub(crate) fn cluster_len(&self) -> u64 {
+        self.walk.cluster_len()
+    }
+
     pub(crate) fn virtual_size(&self) -> u64 {
         self.virtual_size
     }

@@ -394,7 +394,7 @@ impl Header {
     }
 
     /// Length of an L2 entry in bytes.
-    pub(super) fn l2_entry_len(&self) -> u64 {
+    pub(crate) fn l2_entry_len(&self) -> u64 {
         if self.has_extended_l2() { 16 } else { 8 }
     }
 

@@ -87,6 +87,16 @@ impl Qed {
         Ok(Self { virtual_size, backing, walk: TwoLevel::new(geometry, clusters) })
     }
 
+    /// Length of a cluster in bytes.
+    pub(crate) fn cluster_len(&self) -> u64 {
+        self.walk.cluster_len()
+    }
+
+    /// Bytes of the disk that an L2 table covers.
+    pub(crate) fn table_coverage(&self) -> u64 {
+        self.walk.table_coverage()
+    }
+
     pub(crate) fn virtual_size(&self) -> u64 {
         self.virtual_size
     }

@@ -56,6 +56,11 @@ impl Vdi {
         self.virtual_size
     }
 
+    /// Length of a block in bytes.
+    pub(crate) fn block_len(&self) -> u64 {
+        self.map.block_len()
+    }
+
     /// Each entry is a step; the map lies in the file.
     pub(crate) fn max_extents(&self) -> u64 {
         self.map.entries()

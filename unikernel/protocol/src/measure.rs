@@ -21,6 +21,10 @@ pub struct MeasureRequest {
     /// Whether targets are answered that `qemu-img` does not measure: not when its answers are wanted and no others.
     #[serde(default)]
     pub beyond: bool,
+    /// `--exact`: tell the length that the file will really have, where `convert -S` leaves out zeros from this many
+    /// bytes on; 0 writes all. Absent to tell what `measure` tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<u64>,
     /// What is measured.
     pub subject: MeasureSubject,
 }

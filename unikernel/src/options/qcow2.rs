@@ -38,6 +38,10 @@ pub struct Qcow2Options {
     pub preallocation: Preallocation,
     /// Whether there is a backing file, of any name.
     pub has_backing_file: bool,
+    /// Whether the data is in a file of its own, of any name.
+    pub has_data_file: bool,
+    /// Whether that file can be read on its own.
+    pub has_raw_data_file: bool,
     /// Encryption with LUKS.
     pub luks: Option<LuksOptions>,
     /// The disk's size in bytes by the option `size`, not bounded; 0 when not given.
@@ -47,7 +51,7 @@ pub struct Qcow2Options {
 impl Qcow2Options {
     /// The options of a list; `secrets` are the names of the secrets there are.
     ///
-    /// Not looked at, as `qemu-img measure` does not: compression, data file, and what of the format's features needs
+    /// Not looked at, as `qemu-img measure` does not: compression, and what of the format's features needs
     /// which version.
     pub fn new(values: &Values, secrets: &[&str], profile: QemuVersion) -> Result<Self, ErrorRecord> {
         let l2_entries = match values.flag("extended_l2") {
@@ -69,8 +73,19 @@ impl Qcow2Options {
             _ => None,
         };
         let has_backing_file = values.has("backing_file");
+        let has_data_file = values.has("data_file");
+        let has_raw_data_file = has_data_file && values.flag("data_file_raw");
         let size = values.number("size").unwrap_or(0);
-        Ok(Self { geometry, compat, preallocation, has_backing_file, luks, size })
+        Ok(Self {
+            geometry,
+            compat,
+            preallocation,
+            has_backing_file,
+            has_data_file,
+            has_raw_data_file,
+            luks,
+            size,
+        })
     }
 }
 

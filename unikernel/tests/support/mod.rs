@@ -98,6 +98,7 @@ pub fn request(source: ImageSource, options: &str, snapshot: Option<&str>) -> Me
         options: (!options.is_empty()).then(|| options.into()),
         secrets: vec![],
         beyond: false,
+        exact: None,
         subject: MeasureSubject::Image { source: Box::new(source), snapshot: snapshot.map(Into::into) },
     }
 }

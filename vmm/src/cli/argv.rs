@@ -21,6 +21,8 @@ pub enum Exception {
     /// An option that qemu-img does not have: found by its full name only, so that it never makes an abbreviation
     /// ambiguous.
     Own(&'static str),
+    /// An option that there is not, under neither of its names.
+    Absent(&'static str),
 }
 
 /// One name of an option.
@@ -104,6 +106,7 @@ impl Table {
                         short = None;
                     }
                     Exception::Own(name) if name == long => abbreviable = false,
+                    Exception::Absent(name) if name == long => (known, short) = (false, None),
                     Exception::Alias(text, name, since) if name == long && version >= since => {
                         table.names.push(Name { text, option, abbreviable: true });
                     }

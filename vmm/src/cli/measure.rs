@@ -38,7 +38,7 @@ const DATA_PER_TABLE: u64 = 65536 / 8;
     subcommand,
     name = "measure",
     help_triggers("-h", "--help"),
-    usage = "[-f FMT | --image-opts] [-l SNAPSHOT] [-U] [-O TARGET_FMT] [-o OPTIONS]\n    [--output human|json] [--object OBJDEF] [--allow-references DIR]\n    [--timeout SECONDS] [--memory SIZE] [--qemu-version X.Y] [--no-sandbox]\n    (--size SIZE | FILE)",
+    usage = "[-f FMT | --image-opts] [-l SNAPSHOT] [-U] [-O TARGET_FMT] [-o OPTIONS]\n    [--output human|json] [--object OBJDEF] [--exact [-S SIZE]]\n    [--allow-references DIR] [--timeout SECONDS] [--memory SIZE]\n    [--qemu-version X.Y] [--no-sandbox] (--size SIZE | FILE)",
     note = "Options may stand behind FILE, be abbreviated, and be written --output=json or",
     note = "-fqcow2. Of an option given twice the last counts, but for -o and --object.",
     note = "INSTAR_ALLOW_REFERENCES (DIR[:DIR...]), INSTAR_TIMEOUT, INSTAR_MEMORY and",
@@ -83,6 +83,14 @@ pub struct Measure {
     #[argh(option, short = 's', arg_name = "SIZE")]
     size: Vec<String>,
 
+    /// tell the length the file will really have: of what convert writes for FILE, or create for --size
+    #[argh(switch)]
+    exact: bool,
+
+    /// with --exact: zeros in data that are left out, from this many bytes on, as for convert; 0 writes all (default: 4k)
+    #[argh(option, short = 'S', arg_name = "SIZE")]
+    sparse_size: Vec<String>,
+
     /// open the files that FILE names (backing files, data files, extents) if they are beneath DIR; may be given several times (default: none)
     #[argh(option, arg_name = "DIR")]
     allow_references: Vec<String>,
@@ -116,10 +124,20 @@ const HISTORY: [Exception; 7] = [
     Exception::ShortSince('s', QemuVersion::V11_1),
 ];
 
+/// Options of instar's that there are not under the name `qemu-img`.
+const OWN: [&str; 2] = ["exact", "sparse-size"];
+
+/// The least run of zeros that is left out when nobody says: that of `convert`.
+const DEFAULT_SPARSE_SIZE: u64 = 4096;
+
+/// The largest: `convert` reads no more at once.
+const MAX_SPARSE_SIZE: u64 = 16 << 20;
+
 /// Reads the command line behind `measure` and runs it.
 pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
     let started = Instant::now();
-    let exceptions: Vec<Exception> = common::OWN.into_iter().chain(HISTORY).collect();
+    let own = OWN.map(if speaker.as_qemu_img { Exception::Absent } else { Exception::Own });
+    let exceptions: Vec<Exception> = common::OWN.into_iter().chain(HISTORY).chain(own).collect();
     if let Some(profile) = common::profile_of_line::<Measure>(&exceptions, arguments)? {
         speaker.profile = profile;
     }
@@ -150,7 +168,7 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
         [name] => Some(*name),
         _ => return Err(Failure::usage("At most one filename argument is allowed.")),
     };
-    let Subject { subject, disks, references, tables } = options.subject(speaker, name, deadline)?;
+    let Subject { subject, disks, references, bytes } = options.subject(speaker, name, deadline)?;
     let keys = match &subject {
         MeasureSubject::Size(_) => Vec::new(),
         MeasureSubject::Image { source, .. } => source.keys(),
@@ -163,11 +181,12 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
         options: (!options.options.is_empty()).then(|| options.options.join(",")),
         secrets,
         beyond: !speaker.as_qemu_img,
+        exact: options.exact(speaker.profile)?,
         subject,
     };
     let payload = serde_json::to_vec(&request)
         .map_err(|error| Failure::usage(format!("Could not encode the command: {error}")))?;
-    let io = IoMode::for_reading(tables);
+    let io = IoMode::for_reading(bytes);
     let start = DeviceStart::HandedOver;
     let command = Command { op: Op::Measure, payload, disks, io, start, cpu, references };
     let left = deadline.saturating_duration_since(Instant::now());
@@ -200,6 +219,7 @@ fn check(item: &Item, speaker: Speaker, secrets: &mut secret::Secrets) -> Result
         "object" => secrets.add(&item.value, speaker.profile),
         "output" if Output::parse(&item.value).is_none() => Err(bad_output(&item.value, speaker.profile)),
         "size" => size(&item.value, speaker.profile).map(|_| ()),
+        "sparse-size" => sparse_size(&item.value, speaker.profile).map(|_| ()),
         _ => Ok(()),
     }
 }
@@ -241,13 +261,26 @@ fn size(text: &str, profile: QemuVersion) -> Result<u64, Failure> {
         .map_err(|error| Failure::usage(error.explain("image size", &escape(text), profile)))
 }
 
+fn sparse_size(text: &str, profile: QemuVersion) -> Result<u64, Failure> {
+    let bytes = size::parse(text, profile).map_err(|error| {
+        Failure::usage(error.explain("buffer size for sparse output", &escape(text), profile))
+    })?;
+    if bytes % 512 != 0 || bytes > MAX_SPARSE_SIZE {
+        return Err(Failure::usage(format!(
+            "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to \
+             {MAX_SPARSE_SIZE}. Select 0 to disable sparse detection (fully allocates output)."
+        )));
+    }
+    Ok(bytes)
+}
+
 /// What is measured, and the file for it.
 struct Subject {
     subject: MeasureSubject,
     disks: Vec<Disk>,
     references: References,
-    /// About how many bytes of tables there are to read.
-    tables: u64,
+    /// About how many bytes there are to read.
+    bytes: u64,
 }
 
 impl Measure {
@@ -257,6 +290,16 @@ impl Measure {
 
     fn output(&self) -> Option<Output> {
         self.output.last().and_then(|text| Output::parse(text))
+    }
+
+    /// From how many bytes on zeros are left out, if the exact length is asked for.
+    fn exact(&self, profile: QemuVersion) -> Result<Option<u64>, Failure> {
+        match self.sparse_size.last() {
+            Some(_) if !self.exact => Err(Failure::usage("-S requires --exact.")),
+            Some(_) if !self.size.is_empty() => Err(Failure::usage("-S requires a filename argument.")),
+            Some(text) => sparse_size(text, profile).map(Some),
+            None => Ok(self.exact.then_some(DEFAULT_SPARSE_SIZE)),
+        }
     }
 
     /// The checks between options, in qemu-img's order, and the file they end at.
@@ -271,7 +314,7 @@ impl Measure {
             (None, Some(text)) => {
                 let subject = MeasureSubject::Size(size(text, speaker.profile)?);
                 let references = References::denied();
-                Ok(Subject { subject, disks: Vec::new(), references, tables: 0 })
+                Ok(Subject { subject, disks: Vec::new(), references, bytes: 0 })
             }
             (Some(name), None) => self.open(speaker, name, deadline),
         }
@@ -294,9 +337,10 @@ impl Measure {
         };
         let Image { source, disks, references, .. } = Image::open(name, how)?;
         let snapshot = snapshot::choose(&self.snapshot).cloned();
-        let tables = source.file.allocated / DATA_PER_TABLE;
+        // All the data is read, or only tables.
+        let bytes = source.file.allocated / if self.exact { 1 } else { DATA_PER_TABLE };
         let subject = MeasureSubject::Image { source: Box::new(source), snapshot };
-        Ok(Subject { subject, disks, references, tables })
+        Ok(Subject { subject, disks, references, bytes })
     }
 }
 

@@ -1,5 +1,7 @@
 //! `measure`: how long a new image will be, of a given size or with the data of an existing image.
 
+mod content;
+mod exact;
 mod image;
 mod qcow2;
 mod written;
@@ -9,6 +11,8 @@ use alloc::vec::Vec;
 use calc::{Length, NewImage, luks, raw};
 use formats::{Chain, Storage};
 use protocol::{ErrorKind, ErrorRecord, MeasureAnswer, MeasureRequest, MeasureSubject};
+
+use content::SparseSize;
 
 use crate::{
     files::Files,
@@ -33,26 +37,31 @@ pub fn run<F: Files>(request: &MeasureRequest, files: &mut F) -> Result<MeasureA
         }
         Target::Qcow2 => {
             let options = Qcow2Options::new(&values, &secrets, profile)?;
-            qcow2::measure(&mut source, &options, profile)
+            qcow2::measure(&mut source, &options, request.exact, profile)
         }
-        Target::Vmdk => beyond(source, &values, |size| options::vmdk_image(&values, size, profile)),
-        Target::Vpc => beyond(source, &values, |size| options::vpc_image(&values, size, profile)),
-        Target::Vhdx => beyond(source, &values, |size| options::vhdx_image(&values, size, profile)),
-        Target::Vdi => beyond(source, &values, |size| options::vdi_image(&values, size)),
-        Target::Qcow => beyond(source, &values, |size| options::qcow_image(&values, size, &secrets, profile)),
-        Target::Qed => beyond(source, &values, |size| options::qed_image(&values, size, profile)),
-        Target::Parallels => beyond(source, &values, |size| options::parallels_image(&values, size, profile)),
+        Target::Vmdk => beyond(request, source, &values, |size| options::vmdk_image(&values, size, profile)),
+        Target::Vpc => beyond(request, source, &values, |size| options::vpc_image(&values, size, profile)),
+        Target::Vhdx => beyond(request, source, &values, |size| options::vhdx_image(&values, size, profile)),
+        Target::Vdi => beyond(request, source, &values, |size| options::vdi_image(&values, size)),
+        Target::Qcow => {
+            beyond(request, source, &values, |size| options::qcow_image(&values, size, &secrets, profile))
+        }
+        Target::Qed => beyond(request, source, &values, |size| options::qed_image(&values, size, profile)),
+        Target::Parallels => {
+            beyond(request, source, &values, |size| options::parallels_image(&values, size, profile))
+        }
     }
 }
 
 /// The answer for a format that `qemu-img` does not measure: for the image that `new_image` makes of a size.
 fn beyond<S: Storage, I: NewImage>(
+    request: &MeasureRequest,
     mut source: Source<S>,
     values: &Values,
     new_image: impl FnOnce(Length) -> Result<I, ErrorRecord>,
 ) -> Result<MeasureAnswer, ErrorRecord> {
     let image = new_image(source.length()?)?;
-    image::measure(&mut source, image, values.has("backing_file"))
+    image::measure(&mut source, image, values.has("backing_file"), request.exact.map(SparseSize::new))
 }
 
 /// What is measured.

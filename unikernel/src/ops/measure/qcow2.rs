@@ -9,13 +9,15 @@ use calc::{
 use formats::{Format, Image, Storage};
 use protocol::{ErrorKind, ErrorRecord, MeasureAnswer, QemuVersion};
 
-use super::{Source, written};
+use super::{Source, content::SparseSize, exact, written};
 use crate::options::{Compat, Preallocation, Qcow2Options};
 
-/// The answer for a qcow2 image that takes the data of `source`.
+/// The answer for a qcow2 image that takes the data of `source`, and `exactly` as long as that gets if zeros from so many
+/// bytes on are left out.
 pub fn measure<S: Storage>(
     source: &mut Source<S>,
     options: &Qcow2Options,
+    exactly: Option<u64>,
     profile: QemuVersion,
 ) -> Result<MeasureAnswer, ErrorRecord> {
     let geometry = options.geometry;
@@ -25,29 +27,17 @@ pub fn measure<S: Storage>(
         Source::Image(_) => options.size,
     };
     if !fits(geometry, checked) {
-        return Err(ErrorRecord::new(
-            ErrorKind::Unsupported,
-            "The image size is too large (try using a larger cluster size)",
-        ));
+        return Err(too_large());
     }
     let length = source.length()?;
     let disk = geometry.virtual_size(length).bytes();
-    let mut data = match &mut *source {
-        Source::Size(_) => 0,
-        // What equals the backing file need not be stored, but nobody looks.
-        Source::Image(_) if options.has_backing_file => disk,
-        Source::Image(chain) => {
-            let mut data = DataClusters::new(geometry.cluster_size());
-            written::ranges(chain, |start, end| data.add(start, end))?;
-            data.bytes()
-        }
-    };
-    if matches!(options.preallocation, Preallocation::Falloc | Preallocation::Full) {
-        data = disk;
-    }
     let header =
         options.luks.map_or(0, |luks| luks::length_in_qcow2(luks.key, luks.key_use, geometry.cluster_size()));
     let metadata = header + geometry.metadata(length);
+    let required = match exactly {
+        Some(bytes) => exact::qcow2(source, options, header, SparseSize::new(bytes))?,
+        None => metadata + data(source, options, disk)?,
+    };
     let top = match source {
         Source::Size(_) => None,
         Source::Image(chain) => chain.layers().first(),
@@ -58,7 +48,30 @@ pub fn measure<S: Storage>(
         }
         _ => None,
     };
-    Ok(MeasureAnswer { required: metadata + data, fully_allocated: metadata + disk, bitmaps })
+    Ok(MeasureAnswer { required, fully_allocated: metadata + disk, bitmaps })
+}
+
+/// Bytes of the clusters that hold data, of `disk` bytes.
+fn data<S: Storage>(source: &mut Source<S>, options: &Qcow2Options, disk: u64) -> Result<u64, ErrorRecord> {
+    let data = match source {
+        Source::Size(_) => 0,
+        // What equals the backing file need not be stored, but nobody looks.
+        Source::Image(_) if options.has_backing_file => disk,
+        Source::Image(image) => {
+            let mut data = DataClusters::new(options.geometry.cluster_size());
+            written::ranges(image, |start, end| data.add(start, end))?;
+            data.bytes()
+        }
+    };
+    Ok(match options.preallocation {
+        Preallocation::Off | Preallocation::Metadata => data,
+        Preallocation::Falloc | Preallocation::Full => disk,
+    })
+}
+
+/// Why an image of that geometry cannot be as large as that.
+pub(super) fn too_large() -> ErrorRecord {
+    ErrorRecord::new(ErrorKind::Unsupported, "The image size is too large (try using a larger cluster size)")
 }
 
 /// Whether the L1 table for a disk of `size` bytes has a size that is allowed. A `size` that rounds up to 2^64 counts

@@ -45,6 +45,7 @@ fn request(target: &str, options: &str, subject: MeasureSubject) -> MeasureReque
         options: (!options.is_empty()).then(|| options.into()),
         secrets: vec![protocol::Secret::unread("s")],
         beyond: false,
+        exact: None,
         subject,
     }
 }
