@@ -197,7 +197,8 @@ fn signatures() -> Vec<Row> {
 fn raw_disks() -> Vec<Row> {
     let head = |head: &'static [u8]| move || disk_with(head);
     vec![
-        row("B08-raw-named-dmg", "a raw disk whose name says that it is a DMG", OK, raw).named("image.dmg"),
+        row("B08-raw-named-dmg", "a raw disk whose name says that it is a DMG", INVALID, raw)
+            .named("image.dmg"),
         row("B08-raw-named-qcow2", "a raw disk whose name says that it is a qcow2 image", OK, raw)
             .named("image.qcow2")
             .agrees(),

@@ -409,8 +409,8 @@ fn luks_rows() -> Rows {
         locked("G07-luks-iterations-2-32", "LUKS: a key of 2^32 - 1 iterations, hours of work", || {
             luks::image().set(luks::ITERATIONS, MAX)
         }),
-        locked("G07-luks-iterations-2-28", "LUKS: a key of 2^28 iterations, minutes of work", || {
-            luks::image().set(luks::ITERATIONS, 1 << 28)
+        locked("G07-luks-iterations-2-26", "LUKS: a key of 2^26 iterations, minutes of work", || {
+            luks::image().set(luks::ITERATIONS, 1 << 26)
         }),
         locked("G07-luks-payload-2-32", "LUKS: a payload past the end of the file", || {
             luks::image().set(luks::PAYLOAD_OFFSET, MAX)
