@@ -121,28 +121,4 @@ impl<S: Storage> Chain<S> {
         let error = Error::new(ErrorKind::Limit, "offset", "There is no image");
         Err(ChainError { layer, error })
     }
-
-    /// Fills `buf` with the bytes of the disk from `offset` on. All of them are below
-    /// [`virtual_size`](Self::virtual_size). A layer that is not the [parent](Image::check_parent) of the one above it is
-    /// not read.
-    pub fn read(&mut self, mut offset: u64, mut buf: &mut [u8]) -> Result<(), ChainError> {
-        while !buf.is_empty() {
-            let Mapping { extent, layer, .. } = self.extent_at(offset)?;
-            let length = usize::try_from(extent.length).unwrap_or(usize::MAX).min(buf.len());
-            let (now, later) = buf.split_at_mut(length);
-            for (above, pair) in self.layers.windows(2).take(layer).enumerate() {
-                if let [image, parent] = pair {
-                    image.check_parent(parent).map_err(|error| ChainError { layer: above, error })?;
-                }
-            }
-            let read = match self.layers.get_mut(layer) {
-                Some(image) => image.read_extent(&extent, 0, now),
-                None => Ok(()),
-            };
-            read.map_err(|error| ChainError { layer, error })?;
-            offset = offset.saturating_add(length as u64);
-            buf = later;
-        }
-        Ok(())
-    }
 }

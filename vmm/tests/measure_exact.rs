@@ -236,6 +236,40 @@ fn zeros_are_left_out_as_they_are_asked_to_be() {
 }
 
 #[test]
+fn other_formats_are_as_long_as_told() {
+    let bench = bench();
+    let mut rows = vec![];
+    for target in ["vmdk", "vpc", "vhdx", "vdi", "qcow", "qed", "parallels"] {
+        for (name, sparse) in [("scattered.raw", None), ("mixed.raw", Some("64k"))] {
+            rows.push(Row { from: From::Image(name, sparse), target, options: String::new() });
+        }
+    }
+    assert_exact(&bench, &rows);
+}
+
+#[test]
+fn what_a_chain_holds_is_as_long_as_told() {
+    let bench = bench();
+    bench.make(&["convert", "-f", "raw", "-O", "qcow2", "mixed.raw", "base.qcow2"]);
+    bench.make(&["create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "top.qcow2", "9M"]);
+    for command in ["write -P 5 3M 200k", "write -z 4M 1M", "write -P 6 8M 1k"] {
+        let program = std::env::var_os("QEMU_IO").unwrap_or_else(|| "qemu-io".into());
+        let said = Said::by(bench.command(program).args(["-f", "qcow2", "-c", command, "top.qcow2"]));
+        assert_eq!(said.code, Some(0), "{said}");
+    }
+    for options in ["cluster_size=64k", "cluster_size=512", "extended_l2=on"] {
+        bench.make(&["convert", "-f", "qcow2", "-O", "qcow2", "-o", options, "top.qcow2", options]);
+        let length = fs::metadata(bench.path(options)).unwrap().len();
+        let arguments = ["measure", "--exact", "--allow-references", ".", "-f", "qcow2", "-O", "qcow2"];
+        let said = bench.instar(&[&arguments[..], &["-o", options, "top.qcow2"]].concat());
+        assert!(
+            said.stdout.starts_with(&format!("required size: {length}\n")),
+            "{options}: {length}, {said}"
+        );
+    }
+}
+
+#[test]
 fn images_of_a_size_are_created_as_long_as_told() {
     let bench = Bench::new();
     let mut rows = vec![];
@@ -309,6 +343,20 @@ fn what_has_no_exact_length_is_refused() {
     };
     let backing = "The exact length of an image with a backing file is not known beforehand";
     refused("backing_file=x", "", &format!("{backing} (unsupported: backing_file)"));
+    let said = bench.instar(&[
+        "measure",
+        "--exact",
+        "-O",
+        "vmdk",
+        "-o",
+        "subformat=streamOptimized",
+        "-f",
+        "raw",
+        "dense.raw",
+    ]);
+    let compressed =
+        "instar: The exact length of a compressed image is not known beforehand (unsupported: subformat)\n";
+    assert_eq!((said.code, said.stderr.as_str()), (Some(1), compressed));
     // The refcount table would be larger than 8 MiB: such a file is not opened.
     let large = "The image size is too large (try using a larger cluster size)";
     refused("cluster_size=2M,refcount_bits=64,preallocation=full", "2E", &format!("{large} (unsupported)"));

@@ -47,8 +47,8 @@ fn one_cluster(stream: &[u8], zstd: bool) -> Vec<u8> {
     put(96, &4_u32.to_be_bytes());
     put(100, &112_u32.to_be_bytes());
     put(104, &[u8::from(zstd)]);
-    put(2 * CLUSTER, &(1 << 63 | 3 * CLUSTER as u64).to_be_bytes());
-    put(3 * CLUSTER, &(1 << 62 | sectors << 58 | 4 * CLUSTER as u64).to_be_bytes());
+    put(2 * CLUSTER, &((1 << 63) | (3 * CLUSTER as u64)).to_be_bytes());
+    put(3 * CLUSTER, &((1 << 62) | (sectors << 58) | (4 * CLUSTER as u64)).to_be_bytes());
     bytes.extend(stream);
     bytes
 }

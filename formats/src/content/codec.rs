@@ -23,11 +23,6 @@ const STATES_LENGTH: u8 = 0xe0;
 /// Smallest window, as a power of two.
 const MIN_WINDOW_BITS: u32 = 10;
 
-/// Whether there is a decoder.
-pub(super) fn is_supported(codec: Codec) -> bool {
-    !matches!(codec, Codec::Bzip2 | Codec::Lzfse)
-}
-
 /// Decodes `input` into `output`, a cluster, and gives the length of what was decoded. `input` is changed.
 pub(super) fn decode(codec: Codec, input: &mut [u8], output: &mut [u8]) -> Option<usize> {
     match codec {

@@ -9,7 +9,10 @@ use alloc::vec::Vec;
 use alloc::{format, vec};
 
 use crate::files::not_attached;
-use crate::{Error, ErrorKind, Extent, ExtentKind, FileIndex, Image, Storage, Stream};
+use crate::{
+    Chain, ChainError, Codec, Error, ErrorKind, Extent, ExtentKind, FileIndex, Image, Mapping, Storage,
+    Stream,
+};
 
 /// The longest compressed stream that is read: qcow2 stores at most what 13 bits count in sectors of 512 bytes, VMDK at
 /// most two grains of a mebibyte.
@@ -28,9 +31,9 @@ pub(crate) struct Decoded {
 
 impl<S: Storage> Image<S> {
     /// Fills `buf` with the bytes of an extent that [`extent_at`](Self::extent_at) gave, from `within` bytes behind its
-    /// first on. Where nothing is stored it is zeros; so is what lies past the end of a file.
+    /// first on, decrypted where they are [encrypted](Self::encrypted): then in whole sectors only. Where nothing is stored it is zeros; so is what lies past the end of a file.
     ///
-    /// Encrypted data is read in whole sectors. Memory is bounded: a compressed cluster, and its stream. A stream that does not hold what the extent says is
+    /// Memory is bounded: a compressed cluster, and its stream. A stream that does not hold what the extent says is
     /// [corrupt](ErrorKind::Corrupt), as are all that `qemu-img` does not decode.
     pub fn read_extent(&mut self, extent: &Extent, within: u64, buf: &mut [u8]) -> Result<(), Error> {
         if within.checked_add(buf.len() as u64).is_none_or(|end| end > extent.length) {
@@ -78,18 +81,18 @@ impl<S: Storage> Image<S> {
         if self.decoded().at == at {
             return Ok(());
         }
+        if matches!(stream.codec, Codec::Bzip2 | Codec::Lzfse) {
+            let message = "Decoding bzip2 and LZFSE is not supported";
+            return Err(
+                Error::new(ErrorKind::Unsupported, "compressed cluster", message).in_file(stream.file)
+            );
+        }
         if stream.length > MAX_STREAM || stream.cluster_len > MAX_CLUSTER {
             let message = format!(
                 "A compressed cluster of {} bytes in {} is longer than any that is decoded",
                 stream.cluster_len, stream.length
             );
             return Err(Error::new(ErrorKind::Limit, "compressed cluster", message).in_file(stream.file));
-        }
-        if !codec::is_supported(stream.codec) {
-            let message = format!("Decoding {:?} is not supported", stream.codec);
-            return Err(
-                Error::new(ErrorKind::Unsupported, "compressed cluster", message).in_file(stream.file)
-            );
         }
         let mut input = vec![0; usize::try_from(stream.length).unwrap_or(0)];
         let file = self.file_mut(stream.file).ok_or_else(|| not_attached(stream.file))?;
@@ -102,6 +105,33 @@ impl<S: Storage> Image<S> {
             codec::decode(stream.codec, &mut input, &mut bytes).ok_or_else(|| undecodable(stream.file))?;
         bytes.truncate(length);
         *self.decoded() = Decoded { at, bytes };
+        Ok(())
+    }
+}
+
+impl<S: Storage> Chain<S> {
+    /// Fills `buf` with the bytes of the disk from `offset` on. All of them are below
+    /// [`virtual_size`](Self::virtual_size). A layer that is not the [parent](Image::check_parent) of the one above it is
+    /// not read.
+    pub fn read(&mut self, mut offset: u64, mut buf: &mut [u8]) -> Result<(), ChainError> {
+        while !buf.is_empty() {
+            let Mapping { extent, layer, .. } = self.extent_at(offset)?;
+            let length = usize::try_from(extent.length).unwrap_or(usize::MAX).min(buf.len());
+            let (now, later) = buf.split_at_mut(length);
+            for (above, pair) in self.layers().windows(2).take(layer).enumerate() {
+                if let [image, parent] = pair {
+                    image.check_parent(parent).map_err(|error| ChainError { layer: above, error })?;
+                }
+            }
+            match self.layers_mut().get_mut(layer) {
+                Some(image) => {
+                    image.read_extent(&extent, 0, now).map_err(|error| ChainError { layer, error })?;
+                }
+                None => now.fill(0),
+            }
+            offset = offset.saturating_add(length as u64);
+            buf = later;
+        }
         Ok(())
     }
 }

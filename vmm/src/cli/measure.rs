@@ -38,7 +38,7 @@ const DATA_PER_TABLE: u64 = 65536 / 8;
     subcommand,
     name = "measure",
     help_triggers("-h", "--help"),
-    usage = "[-f FMT | --image-opts] [-l SNAPSHOT] [-U] [-O TARGET_FMT] [-o OPTIONS]\n    [--output human|json] [--object OBJDEF] [--exact [-S SIZE]]\n    [--allow-references DIR] [--timeout SECONDS] [--memory SIZE]\n    [--qemu-version X.Y] [--no-sandbox] (--size SIZE | FILE)",
+    usage = "[-f FMT | --image-opts] [-l SNAPSHOT] [-U] [-O TARGET_FMT] [-o OPTIONS]\n    [--output human|json] [--object OBJDEF] [--allow-references DIR]\n    [--exact [-S SIZE]] [--timeout SECONDS] [--memory SIZE] [--qemu-version X.Y] [--no-sandbox]\n    (--size SIZE | FILE)",
     note = "Options may stand behind FILE, be abbreviated, and be written --output=json or",
     note = "-fqcow2. Of an option given twice the last counts, but for -o and --object.",
     note = "INSTAR_ALLOW_REFERENCES (DIR[:DIR...]), INSTAR_TIMEOUT, INSTAR_MEMORY and",

@@ -6,7 +6,7 @@
 use alloc::{borrow::ToOwned, format, vec, vec::Vec};
 
 use calc::Length;
-use formats::{Chain, ChainError, ExtentKind, Image, Mapping, Storage, Units};
+use formats::{Chain, ChainError, ExtentKind, Mapping, Storage};
 use protocol::ErrorRecord;
 
 use crate::source::kind;
@@ -42,12 +42,11 @@ pub fn ranges<S: Storage>(
     mut write: impl FnMut(Length, Length),
 ) -> Result<(), ErrorRecord> {
     let end = chain.virtual_size();
-    let Units { cluster, answer } = chain.layers().first().map(Image::units).unwrap_or_default();
-    let cluster = cluster.unwrap_or(SECTOR);
+    let cluster = chain.layers().first().and_then(|top| top.units().cluster).unwrap_or(SECTOR);
     let mut buffer = Vec::new();
     let mut start = 0;
     while start < end {
-        let (stored, mut length) = piece(chain, start, (end - start).min(MAX_REQUEST), answer)?;
+        let (stored, mut length) = piece(chain, start, (end - start).min(MAX_REQUEST))?;
         let tail = (start + length) % cluster;
         if length > tail {
             length -= tail;
@@ -73,28 +72,20 @@ pub fn ranges<S: Storage>(
     Ok(())
 }
 
-/// Whether the disk has data at `offset`, and for how many bytes that is one answer, at most `limit`. No answer goes
-/// past a multiple of `answer`.
-fn piece<S: Storage>(
-    chain: &mut Chain<S>,
-    offset: u64,
-    limit: u64,
-    answer: Option<u64>,
-) -> Result<(bool, u64), ErrorRecord> {
-    let mut here = status(chain, offset)?;
-    let stored = matches!(here.extent.kind, ExtentKind::Data { .. } | ExtentKind::Compressed { .. });
-    let limit = match answer {
-        Some(answer) => limit.min(answer - offset % answer),
-        None => limit,
-    };
-    let mut length = here.extent.length;
+/// Whether the image has data at `offset`, and for how many bytes that is one answer, at most `limit`.
+fn piece<S: Storage>(chain: &mut Chain<S>, offset: u64, limit: u64) -> Result<(bool, u64), ErrorRecord> {
+    let mut mapping = status(chain, offset)?;
+    let stored = matches!(mapping.extent.kind, ExtentKind::Data { .. } | ExtentKind::Compressed { .. });
+    let answers = chain.layers().iter().take(mapping.layer + 1).filter_map(|layer| layer.units().answer);
+    let limit = answers.fold(limit, |limit, answer| limit.min(answer - offset % answer));
+    let mut length = mapping.extent.length;
     while length < limit {
         let next = status(chain, offset + length)?;
-        if !goes_on(&here, &next) {
+        if !goes_on(&mapping, &next) {
             break;
         }
         length += next.extent.length;
-        here = next;
+        mapping = next;
     }
     Ok((stored, length.min(limit)))
 }
@@ -106,12 +97,12 @@ fn status<S: Storage>(chain: &mut Chain<S>, offset: u64) -> Result<Mapping, Erro
     })
 }
 
-/// Whether `next`, which follows `here`, is of one piece with it.
-fn goes_on(here: &Mapping, next: &Mapping) -> bool {
-    let behind = |offset: u64| offset.checked_add(here.extent.length);
-    here.layer == next.layer
-        && here.extent.file == next.extent.file
-        && match (here.extent.kind, next.extent.kind) {
+/// Whether `next`, which follows `mapping`, is of one piece with it.
+fn goes_on(mapping: &Mapping, next: &Mapping) -> bool {
+    let (one, two) = (&mapping.extent, &next.extent);
+    let behind = |offset: u64| offset.checked_add(one.length);
+    (mapping.layer, one.file) == (next.layer, two.file)
+        && match (one.kind, two.kind) {
             (ExtentKind::Zero { offset: None }, ExtentKind::Zero { offset: None }) => true,
             (ExtentKind::Zero { offset: Some(one) }, ExtentKind::Zero { offset: Some(two) })
             | (ExtentKind::Data { offset: one }, ExtentKind::Data { offset: two }) => {

@@ -29,19 +29,35 @@ pub fn qcow2<S: Storage>(
     match source {
         Source::Size(_) => {}
         Source::Image(_) if options.has_backing_file => {
-            return Err(ErrorRecord {
-                field: Some("backing_file".to_owned()),
-                ..ErrorRecord::new(
-                    ErrorKind::Unsupported,
-                    "The exact length of an image with a backing file is not known beforehand",
-                )
-            });
+            return Err(backing_file());
         }
         // What is set aside is as long as it gets.
         Source::Image(_) if layout.preallocation != Space::Off => {}
-        Source::Image(image) => content::ranges(image, sparse, |start, end| writer.write(start, end))?,
+        Source::Image(chain) => content::ranges(chain, sparse, |start, end| writer.write(start, end))?,
     }
     writer.length().ok_or_else(super::qcow2::too_large)
+}
+
+/// Why there is no answer over a backing file.
+pub fn backing_file() -> ErrorRecord {
+    ErrorRecord {
+        field: Some("backing_file".to_owned()),
+        ..ErrorRecord::new(
+            ErrorKind::Unsupported,
+            "The exact length of an image with a backing file is not known beforehand",
+        )
+    }
+}
+
+/// Why there is no answer for data that is compressed on its way.
+pub fn compressed() -> ErrorRecord {
+    ErrorRecord {
+        field: Some("subformat".to_owned()),
+        ..ErrorRecord::new(
+            ErrorKind::Unsupported,
+            "The exact length of a compressed image is not known beforehand",
+        )
+    }
 }
 
 fn space(options: &Qcow2Options) -> Space {

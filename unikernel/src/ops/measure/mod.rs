@@ -12,8 +12,7 @@ use calc::{Length, NewImage, luks, raw};
 use formats::{Chain, Storage};
 use protocol::{ErrorKind, ErrorRecord, MeasureAnswer, MeasureRequest, MeasureSubject};
 
-use content::SparseSize;
-
+use self::content::SparseSize;
 use crate::{
     files::Files,
     options::{self, Driver, LuksOptions, Qcow2Options, Target, Values},
@@ -24,7 +23,7 @@ use crate::{
 ///
 /// The checks are made in `qemu-img`'s order: the image, the target format, its options, what they mean together.
 pub fn run<F: Files>(request: &MeasureRequest, files: &mut F) -> Result<MeasureAnswer, ErrorRecord> {
-    let profile = request.profile;
+    let (profile, sparse) = (request.profile, request.exact.map(SparseSize::new));
     let mut source = Source::new(request, files)?;
     let driver = Driver::for_target(&request.target_format, profile)?;
     let values = Values::parse(driver, request.options.as_deref().unwrap_or_default(), profile)?;
@@ -37,31 +36,34 @@ pub fn run<F: Files>(request: &MeasureRequest, files: &mut F) -> Result<MeasureA
         }
         Target::Qcow2 => {
             let options = Qcow2Options::new(&values, &secrets, profile)?;
-            qcow2::measure(&mut source, &options, request.exact, profile)
+            qcow2::measure(&mut source, &options, sparse, profile)
         }
-        Target::Vmdk => beyond(request, source, &values, |size| options::vmdk_image(&values, size, profile)),
-        Target::Vpc => beyond(request, source, &values, |size| options::vpc_image(&values, size, profile)),
-        Target::Vhdx => beyond(request, source, &values, |size| options::vhdx_image(&values, size, profile)),
-        Target::Vdi => beyond(request, source, &values, |size| options::vdi_image(&values, size)),
+        Target::Vmdk if sparse.is_some() && values.text("subformat") == Some("streamOptimized") => {
+            Err(exact::compressed())
+        }
+        Target::Vmdk => beyond(source, &values, sparse, |size| options::vmdk_image(&values, size, profile)),
+        Target::Vpc => beyond(source, &values, sparse, |size| options::vpc_image(&values, size, profile)),
+        Target::Vhdx => beyond(source, &values, sparse, |size| options::vhdx_image(&values, size, profile)),
+        Target::Vdi => beyond(source, &values, sparse, |size| options::vdi_image(&values, size)),
         Target::Qcow => {
-            beyond(request, source, &values, |size| options::qcow_image(&values, size, &secrets, profile))
+            beyond(source, &values, sparse, |size| options::qcow_image(&values, size, &secrets, profile))
         }
-        Target::Qed => beyond(request, source, &values, |size| options::qed_image(&values, size, profile)),
+        Target::Qed => beyond(source, &values, sparse, |size| options::qed_image(&values, size, profile)),
         Target::Parallels => {
-            beyond(request, source, &values, |size| options::parallels_image(&values, size, profile))
+            beyond(source, &values, sparse, |size| options::parallels_image(&values, size, profile))
         }
     }
 }
 
 /// The answer for a format that `qemu-img` does not measure: for the image that `new_image` makes of a size.
 fn beyond<S: Storage, I: NewImage>(
-    request: &MeasureRequest,
     mut source: Source<S>,
     values: &Values,
+    exact: Option<SparseSize>,
     new_image: impl FnOnce(Length) -> Result<I, ErrorRecord>,
 ) -> Result<MeasureAnswer, ErrorRecord> {
     let image = new_image(source.length()?)?;
-    image::measure(&mut source, image, values.has("backing_file"), request.exact.map(SparseSize::new))
+    image::measure(&mut source, image, exact, values.has("backing_file"))
 }
 
 /// What is measured.

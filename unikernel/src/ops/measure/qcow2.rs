@@ -12,12 +12,12 @@ use protocol::{ErrorKind, ErrorRecord, MeasureAnswer, QemuVersion};
 use super::{Source, content::SparseSize, exact, written};
 use crate::options::{Compat, Preallocation, Qcow2Options};
 
-/// The answer for a qcow2 image that takes the data of `source`, and `exactly` as long as that gets if zeros from so many
-/// bytes on are left out.
+/// The answer for a qcow2 image that takes the data of `source`; `exactly` as long as that gets without runs of zeros from
+/// there on.
 pub fn measure<S: Storage>(
     source: &mut Source<S>,
     options: &Qcow2Options,
-    exactly: Option<u64>,
+    exactly: Option<SparseSize>,
     profile: QemuVersion,
 ) -> Result<MeasureAnswer, ErrorRecord> {
     let geometry = options.geometry;
@@ -35,7 +35,7 @@ pub fn measure<S: Storage>(
         options.luks.map_or(0, |luks| luks::length_in_qcow2(luks.key, luks.key_use, geometry.cluster_size()));
     let metadata = header + geometry.metadata(length);
     let required = match exactly {
-        Some(bytes) => exact::qcow2(source, options, header, SparseSize::new(bytes))?,
+        Some(sparse) => exact::qcow2(source, options, header, sparse)?,
         None => metadata + data(source, options, disk)?,
     };
     let top = match source {
@@ -57,9 +57,9 @@ fn data<S: Storage>(source: &mut Source<S>, options: &Qcow2Options, disk: u64) -
         Source::Size(_) => 0,
         // What equals the backing file need not be stored, but nobody looks.
         Source::Image(_) if options.has_backing_file => disk,
-        Source::Image(image) => {
+        Source::Image(chain) => {
             let mut data = DataClusters::new(options.geometry.cluster_size());
-            written::ranges(image, |start, end| data.add(start, end))?;
+            written::ranges(chain, |start, end| data.add(start, end))?;
             data.bytes()
         }
     };
