@@ -1,6 +1,7 @@
 //! An open image of any format.
 
 mod attach;
+mod info;
 mod lineage;
 
 use alloc::boxed::Box;

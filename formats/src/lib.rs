@@ -50,6 +50,7 @@ pub use error::{Error, ErrorKind};
 pub use extent::{Extent, ExtentKind, FileIndex};
 pub use format::{Format, probe, probe_named_dmg};
 pub use image::{BackingFile, DataFile, Image};
+pub use luks::{LuksInfo, SlotInfo};
 pub use regions::Regions;
 pub use storage::{Region, Storage, StorageError};
 pub use stream::{Codec, Stream};

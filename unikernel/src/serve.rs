@@ -1,11 +1,11 @@
 //! The life of the guest: find the devices, read a command, dispatch it, stream its records back.
 
-use alloc::{format, vec, vec::Vec};
+use alloc::{boxed::Box, format, vec, vec::Vec};
 
 use drivers::Block;
 use protocol::{
-    Answer, CommandHeader, ErrorKind, ErrorRecord, FileFacts, HEADER_LENGTH, MeasureRequest, Need, Op,
-    OptionsRequest, Record, Reply,
+    Answer, CommandHeader, ErrorKind, ErrorRecord, FileFacts, HEADER_LENGTH, InfoRequest, MeasureRequest,
+    Need, Op, OptionsRequest, Record, Reply,
 };
 use serde::Deserialize;
 
@@ -60,6 +60,15 @@ fn dispatch(op: Op, payload: &[u8], files: &mut Attached) -> Result<Answer, Erro
         Op::Options => {
             let request: OptionsRequest = parse(payload)?;
             ops::options::run(&request).map(Answer::Options)
+        }
+        Op::Info => {
+            let request: InfoRequest = parse(payload)?;
+            let request_id = files.request_id;
+            let mut tell = |part| {
+                let record = Record::Part { request_id, part };
+                boot::console(|console| console.write(&record.to_line()));
+            };
+            ops::info::run(&request, files, &mut tell).map(|image| Answer::Info(Box::new(image)))
         }
         Op::Reply => Err(ErrorRecord::new(ErrorKind::Usage, "a reply to nothing")),
     }

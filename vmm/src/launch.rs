@@ -3,7 +3,7 @@
 use std::{fs::File, time::Duration};
 
 use protocol::{
-    Answer, CommandHeader, ErrorKind, ErrorRecord, Op, Reply,
+    Answer, CommandHeader, ErrorKind, ErrorRecord, InfoPart, Op, Reply,
     handover::{Handover, RING_PAGE},
 };
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -15,7 +15,7 @@ use crate::{
     },
     error::Error,
     machine::{Deadline, Exit, Fault, Machine, symbol_at},
-    records::{Event, RecordStream},
+    records::{Event, RecordStream, StreamError},
     references::{Grant, References},
     sandbox::Sandbox,
 };
@@ -102,6 +102,10 @@ pub struct Limits {
 pub struct Finished {
     /// What the guest found.
     pub answer: Answer,
+    /// What it found before, in order.
+    pub parts: Vec<InfoPart>,
+    /// The files that it was given.
+    pub references: References,
     /// In the order they must go: the deadline, the I/O thread and the devices before the memory they work on.
     _parts: (Deadline, Option<EventLoop>, DeviceBus, Machine),
 }
@@ -167,8 +171,18 @@ pub fn run_guest(
         sandbox.filter_syscalls()?;
     }
     let mut references = command.references;
-    let answer = converse(guest, &mut machine, &mut bus, io.as_ref(), &deadline, &port, &mut references)?;
-    Ok(Finished { answer, _parts: (deadline, io, bus, machine) })
+    let mut parts = Vec::new();
+    let mut answers = Answers { port: &port, references: &mut references, parts: &mut parts, op: command.op };
+    let answer = converse(guest, &mut machine, &mut bus, io.as_ref(), &deadline, &mut answers)?;
+    Ok(Finished { answer, parts, references, _parts: (deadline, io, bus, machine) })
+}
+
+/// The host's side of the conversation with the guest.
+struct Answers<'a> {
+    port: &'a Port,
+    references: &'a mut References,
+    parts: &'a mut Vec<InfoPart>,
+    op: Op,
 }
 
 /// The one exit loop: runs the guest until it has sent its terminal record.
@@ -178,25 +192,28 @@ fn converse(
     bus: &mut DeviceBus,
     io: Option<&EventLoop>,
     deadline: &Deadline,
-    port: &Port,
-    references: &mut References,
+    answers: &mut Answers<'_>,
 ) -> Result<Answer, Error> {
     let mut records = RecordStream::new(REQUEST_ID);
     loop {
         let exit = machine.vcpu.run(bus);
-        records.push(&port.take())?;
+        records.push(&answers.port.take())?;
         while let Some(event) = records.next_event() {
             match event {
-                Event::Ended(outcome) => return outcome.map_err(guest_error),
+                Event::Ended(outcome) => {
+                    return outcome.map_err(|record| guest_error(answers.references.named(record)));
+                }
+                Event::Part(part) if answers.op == Op::Info => answers.parts.push(part),
+                Event::Part(_) => return Err(StreamError::Operation.into()),
                 Event::Need(need) => {
-                    let reply = match references.answer(&need) {
+                    let reply = match answers.references.answer(&need) {
                         Ok(Grant { facts, disks }) => {
                             disks.into_iter().try_for_each(|disk| bus.attach(transport(disk)?))?;
                             Reply::File(facts)
                         }
                         Err(refusal) => Reply::Refused(refusal),
                     };
-                    port.say(&encode(Op::Reply, &serde_json::to_vec(&reply).unwrap_or_default())?);
+                    answers.port.say(&encode(Op::Reply, &serde_json::to_vec(&reply).unwrap_or_default())?);
                 }
             }
         }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use protocol::{Answer, ErrorRecord, MAX_RECORD, Need, Record, RecordError, parse_record};
+use protocol::{Answer, ErrorRecord, InfoPart, MAX_RECORD, Need, Record, RecordError, parse_record};
 use thiserror::Error;
 
 /// Most bytes a guest may send in answer to one command.
@@ -24,8 +24,8 @@ pub enum StreamError {
     /// A record for a command that was not given.
     #[error("record is for request {0}")]
     Request(u64),
-    /// The answer of another operation.
-    #[error("answer is for another operation")]
+    /// An answer, or a part of one, that is another operation's.
+    #[error("answer is another operation's")]
     Operation,
     /// Something behind the terminal record.
     #[error("data behind the terminal record")]
@@ -40,6 +40,8 @@ pub type Outcome = Result<Answer, ErrorRecord>;
 pub enum Event {
     /// It waits for a file.
     Need(Need),
+    /// A part of the answer.
+    Part(InfoPart),
     /// The command has ended; nothing follows.
     Ended(Outcome),
 }
@@ -99,6 +101,7 @@ impl RecordStream {
     fn take_record(&mut self, record: Record) -> Result<(), StreamError> {
         let (request_id, event) = match record {
             Record::Need { request_id, need } => (request_id, Event::Need(need)),
+            Record::Part { request_id, part } => (request_id, Event::Part(part)),
             Record::Result { request_id, answer } => (request_id, Event::Ended(Ok(answer))),
             Record::Error { request_id, error } => (request_id, Event::Ended(Err(error))),
         };

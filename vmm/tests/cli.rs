@@ -491,7 +491,7 @@ fn own_options_are_checked_and_never_abbreviated() {
         (["--timeout", "x"], "expected whole seconds from 1 to 86400"),
         (["--memory", "1M"], "expected a size from 16M to 3070M"),
         (["--memory", "1T"], "expected a size from 16M to 3070M"),
-        (["--qemu-version", "9.9"], "known versions are 5.2, 7.2, 10.0 and 11.1"),
+        (["--qemu-version", "9.9"], "known versions are 5.2, 7.2, 8.0, 10.0 and 11.1"),
         (["--timeou", "1"], "unrecognized option '--timeou'"),
         (["--mem", "64M"], "unrecognized option '--mem'"),
     ] {

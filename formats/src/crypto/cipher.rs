@@ -61,7 +61,7 @@ impl Mode {
         Self::ALL.iter().find(|(known, _)| known.as_bytes() == name).map(|&(_, mode)| mode)
     }
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         Self::ALL.iter().find(|&&(_, mode)| mode == self).map_or("", |&(name, _)| name)
     }
 
@@ -91,6 +91,19 @@ impl Algorithm {
             Family::Aes | Family::Serpent | Family::Twofish => matches!(key_len, 16 | 24 | 32),
         };
         known.then_some(Self { family, key_len })
+    }
+
+    /// QEMU's name: the cipher and the bits of a key.
+    pub(crate) fn name(self) -> String {
+        let family = match self.family {
+            Family::Aes => "aes",
+            Family::Cast5 => "cast5",
+            Family::Serpent => "serpent",
+            // Its key has but one length, which is not said.
+            Family::Sm4 => return "sm4".into(),
+            Family::Twofish => "twofish",
+        };
+        format!("{family}-{}", self.key_len * 8)
     }
 
     /// The cipher that ESSIV encrypts sector numbers with, its key being a digest of `digest_len` bytes: one of the

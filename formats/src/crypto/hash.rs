@@ -38,6 +38,19 @@ impl Hash {
         })
     }
 
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Md5 => "md5",
+            Self::Ripemd160 => "ripemd160",
+            Self::Sha1 => "sha1",
+            Self::Sha224 => "sha224",
+            Self::Sha256 => "sha256",
+            Self::Sha384 => "sha384",
+            Self::Sha512 => "sha512",
+            Self::Sm3 => "sm3",
+        }
+    }
+
     /// Bytes of a digest.
     pub(crate) fn digest_len(self) -> usize {
         match self {

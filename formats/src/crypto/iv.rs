@@ -19,6 +19,22 @@ pub(crate) enum IvGenerator {
 }
 
 impl IvGenerator {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Plain64 => "plain64",
+            Self::Essiv(_) => "essiv",
+        }
+    }
+
+    /// The hash that it takes, if it takes one.
+    pub(crate) fn hash(self) -> Option<Hash> {
+        match self {
+            Self::Plain | Self::Plain64 => None,
+            Self::Essiv(hash) => Some(hash),
+        }
+    }
+
     /// The generator for data that `algorithm` encrypts with `key`.
     pub(super) fn with_key(self, algorithm: Algorithm, key: &[u8]) -> Result<Generator, Error> {
         Ok(match self {

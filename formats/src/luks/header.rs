@@ -6,6 +6,7 @@ use alloc::string::String;
 use zerocopy::big_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::info::SlotInfo;
 use crate::crypto::{Algorithm, Hash, IvGenerator, Mode, SECTOR, Scheme};
 use crate::reader::Reader;
 use crate::{Error, ErrorKind, Storage};
@@ -127,6 +128,19 @@ impl Header {
     pub(super) fn master_key_digest(&self) -> (&[u8; 20], &[u8; 32], u32) {
         let Fields { mk_digest, mk_digest_salt, mk_digest_iterations, .. } = &self.fields;
         (mk_digest, mk_digest_salt, mk_digest_iterations.get())
+    }
+
+    /// The identifier.
+    pub(super) fn uuid(&self) -> &[u8] {
+        before_nul(&self.fields.uuid)
+    }
+
+    /// All slots, in order.
+    pub(super) fn slots(&self) -> impl Iterator<Item = SlotInfo> {
+        self.fields.key_slots.iter().map(|slot| SlotInfo {
+            key_offset: slot.key_material_offset(),
+            active: slot.is_active().then(|| (slot.iterations.get(), slot.stripes.get())),
+        })
     }
 
     /// The slots that hold a key, in order, with their positions.

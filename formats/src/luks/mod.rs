@@ -2,9 +2,11 @@
 //! and in its words.
 
 mod header;
+mod info;
 mod unlock;
 
 pub(crate) use header::{Area, Header, probe};
+pub use info::{LuksInfo, SlotInfo};
 
 use crate::access::Access;
 use crate::crypto::{Decryptor, SECTOR};
@@ -14,7 +16,7 @@ use crate::{Error, ErrorKind, Extent, ExtentKind, Storage};
 #[derive(Debug)]
 pub(crate) struct Luks {
     virtual_size: u64,
-    payload_offset: u64,
+    info: LuksInfo,
     decryptor: Option<Decryptor>,
 }
 
@@ -30,13 +32,13 @@ impl Luks {
             None => None,
             Some(password) => Some(header.unlock(storage, password)?),
         };
-        let payload_offset = header.payload_offset();
+        let info = LuksInfo::new(&header);
         let file_len = storage.len().next_multiple_of(SECTOR as u64);
-        let virtual_size = file_len.checked_sub(payload_offset).ok_or_else(|| {
+        let virtual_size = file_len.checked_sub(info.payload_offset).ok_or_else(|| {
             let message = "Could not refresh total sector count: Input/output error";
             Error::new(ErrorKind::InvalidFormat, "payload-offset", message)
         })?;
-        Ok(Self { virtual_size, payload_offset, decryptor })
+        Ok(Self { virtual_size, info, decryptor })
     }
 
     pub(crate) fn virtual_size(&self) -> u64 {
@@ -45,8 +47,13 @@ impl Luks {
 
     /// The whole disk is cipher text; `offset` is below [`virtual_size`](Self::virtual_size).
     pub(crate) fn extent_at(&self, offset: u64) -> Extent {
-        let kind = ExtentKind::Data { offset: self.payload_offset + offset };
+        let kind = ExtentKind::Data { offset: self.info.payload_offset + offset };
         Extent::own(offset, self.virtual_size - offset, kind)
+    }
+
+    /// What the header says.
+    pub(crate) fn info(&self) -> LuksInfo {
+        self.info.clone()
     }
 
     /// What decrypts the sectors of the disk by their numbers there, if the image was opened with a key.

@@ -52,6 +52,8 @@ pub struct Bitmap {
     pub in_use: bool,
     /// Whether it is to be kept up to date automatically.
     pub auto: bool,
+    /// Whether another one before it has its name. It is in use then, and only listed.
+    pub shadowed: bool,
 }
 
 impl Bitmap {
@@ -147,11 +149,8 @@ fn load(header: &Header, found: Vec<(Entry, Vec<u8>)>) -> Result<Vec<Bitmap>, Er
     for (entry, name) in found {
         let in_use = entry.flags.get() & FLAG_IN_USE != 0;
         let taken = !names.insert(name.clone());
-        if taken && in_use {
-            continue;
-        }
         let shown = || String::from_utf8_lossy(&name).into_owned();
-        if taken {
+        if taken && !in_use {
             return Err(invalid(format!("Bitmap already exists: {}", shown())));
         }
         let bytes = header.virtual_size().div_ceil(1 << entry.granularity_bits).div_ceil(64) * 8;
@@ -160,7 +159,13 @@ fn load(header: &Header, found: Vec<(Entry, Vec<u8>)>) -> Result<Vec<Bitmap>, Er
             return Err(invalid(format!("Could not read bitmap '{}' from image: Invalid argument", shown())));
         }
         let auto = entry.flags.get() & FLAG_AUTO != 0;
-        bitmaps.push(Bitmap { name, granularity_bits: entry.granularity_bits, in_use, auto });
+        bitmaps.push(Bitmap {
+            name,
+            granularity_bits: entry.granularity_bits,
+            in_use,
+            auto,
+            shadowed: taken,
+        });
     }
     Ok(bitmaps)
 }

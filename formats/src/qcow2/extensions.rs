@@ -11,7 +11,7 @@ use super::header::Header;
 use super::types::CryptMethod;
 use crate::access::Access;
 use crate::crypto::Decryptor;
-use crate::luks::{self, Area};
+use crate::luks::{self, Area, LuksInfo};
 use crate::reader::{Reader, c_string};
 use crate::{Error, ErrorKind, Storage};
 
@@ -77,9 +77,10 @@ pub(super) struct BitmapDirectory {
     pub(super) length: u64,
 }
 
-/// What the LUKS header is for.
+/// What the LUKS header says, and what it is for.
 #[derive(Debug)]
 pub(super) struct Encryption {
+    pub(super) info: LuksInfo,
     /// Absent if the image was opened without a key, to say what it is.
     pub(super) decryptor: Option<Decryptor>,
 }
@@ -193,7 +194,7 @@ fn crypto_header<S: Storage>(
         None => None,
         Some(password) => Some(luks.unlock(storage, password)?),
     };
-    Ok(Encryption { decryptor })
+    Ok(Encryption { info: LuksInfo::new(&luks), decryptor })
 }
 
 fn bitmaps<S: Storage>(

@@ -19,11 +19,12 @@ use alloc::vec::Vec;
 
 pub use bitmaps::Bitmap;
 pub use header::Header;
-pub use snapshots::SnapshotName;
+pub use snapshots::{Snapshot, SnapshotName};
 pub use types::{ClusterBits, Compression, CryptMethod, Version};
 
 use crate::access::{Access, check_encryption};
 use crate::crypto::Decryptor;
+use crate::luks::LuksInfo;
 use crate::qcow::aes;
 use crate::reader::{Reader, c_string};
 use crate::{BackingFile, DataFile, Error, ErrorKind, Extent, Storage};
@@ -42,8 +43,10 @@ pub struct Qcow2 {
     header: Header,
     backing: Option<BackingFile>,
     data_file: Option<DataFile>,
+    data_file_name: Option<Vec<u8>>,
     bitmaps: Vec<Bitmap>,
     stale_bitmaps: bool,
+    luks: Option<LuksInfo>,
     decryptor: Option<Decryptor>,
     walk: Walk,
 }
@@ -59,6 +62,7 @@ impl Qcow2 {
         check_encryption(header.crypt_method().name(), encryption)?;
         let mut extensions = Extensions::read(&mut reader, &header, access)?;
         let data_file = data_file(&header, &extensions, access)?;
+        let luks = extensions.encryption.as_ref().map(|encryption| encryption.info.clone());
         let decryptor = decryptor(&header, &mut extensions, access)?;
         let backing = backing_file(&mut reader, &header, &extensions)?;
         snapshots::check(&mut reader, &header)?;
@@ -69,7 +73,8 @@ impl Qcow2 {
         header.check_disk_length()?;
         let walk = Walk::new(&header, TablePlace::active(&header));
         let stale_bitmaps = extensions.stale_bitmaps;
-        Ok(Self { header, backing, data_file, bitmaps, stale_bitmaps, decryptor, walk })
+        let data_file_name = extensions.data_file;
+        Ok(Self { header, backing, data_file, data_file_name, bitmaps, stale_bitmaps, luks, decryptor, walk })
     }
 
     /// The header, checked.
@@ -82,10 +87,29 @@ impl Qcow2 {
         self.stale_bitmaps
     }
 
+    /// The name that the image has for a file with its data, even if it has all of it itself: any bytes but NUL.
+    pub fn data_file_name(&self) -> Option<&[u8]> {
+        self.data_file_name.as_deref()
+    }
+
     /// What decrypts the data, if it is encrypted and the image was opened with a key. Sectors are those of the disk
     /// with [`CryptMethod::Aes`], and those of the file that they lie in with [`CryptMethod::Luks`].
     pub(crate) fn decryptor(&self) -> Option<&Decryptor> {
         self.decryptor.as_ref()
+    }
+
+    /// What the LUKS header says, if there is one.
+    pub(crate) fn luks(&self) -> Option<&LuksInfo> {
+        self.luks.as_ref()
+    }
+
+    /// Hands each internal snapshot to `visit`.
+    pub(crate) fn visit_snapshots<S: Storage>(
+        &self,
+        storage: &mut S,
+        visit: impl FnMut(Snapshot),
+    ) -> Result<(), Error> {
+        snapshots::visit(&mut Reader::new(storage), &self.header, visit)
     }
 
     pub(crate) fn virtual_size(&self) -> u64 {

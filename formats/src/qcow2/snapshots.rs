@@ -1,7 +1,8 @@
-//! Section "Snapshots": that the table can be walked within its limits, and where a snapshot has its L1 table. What the
-//! snapshots are is not kept.
+//! Section "Snapshots": that the table can be walked within its limits, what is in it, and where a snapshot has its L1
+//! table.
 
 use alloc::format;
+use alloc::vec::Vec;
 
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -31,6 +32,14 @@ struct Entry {
     extra_data_len: U32,
 }
 
+/// Places in the extra data: where the state's long size ends, where the count of instructions begins and ends.
+const VM_STATE_SIZE_END: u32 = 8;
+const ICOUNT_OFFSET: u32 = 16;
+const ICOUNT_END: u32 = 24;
+/// Longest id and name in bytes that QEMU shows: it cuts longer ones.
+const ID_MAX: usize = 127;
+const NAME_MAX: usize = 255;
+
 /// What an internal snapshot is known by: its id, its name or both. Any bytes but NUL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotName<'a> {
@@ -38,6 +47,25 @@ pub struct SnapshotName<'a> {
     pub id: Option<&'a [u8]>,
     /// The name it must have.
     pub name: Option<&'a [u8]>,
+}
+
+/// An internal snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its id: up to 127 bytes, none of them NUL.
+    pub id: Vec<u8>,
+    /// Its name: up to 255 bytes, none of them NUL.
+    pub name: Vec<u8>,
+    /// Bytes of the machine's state.
+    pub vm_state_size: u64,
+    /// When it was made: seconds since 1970.
+    pub date_seconds: u32,
+    /// Nanoseconds of that second; any number.
+    pub date_nanoseconds: u32,
+    /// For how long the machine had run, in nanoseconds.
+    pub vm_clock: u64,
+    /// How many instructions it had executed, if that was counted.
+    pub icount: Option<u64>,
 }
 
 /// Walks the snapshot table.
@@ -67,6 +95,47 @@ pub(super) fn find<S: Storage>(
     let place = TablePlace { name: "Snapshot L1 table", field: "snapshot l1_table_offset", offset, entries };
     header.check_l1(place.name, ("snapshot l1_size", place.field), offset, entries)?;
     Ok(Some(place))
+}
+
+/// Hands each snapshot to `visit`.
+pub(super) fn visit<S: Storage>(
+    reader: &mut Reader<'_, S>,
+    header: &Header,
+    mut visit: impl FnMut(Snapshot),
+) -> Result<(), Error> {
+    walk(reader, header, |entry, reader| {
+        let (rest, extra) = (reader.position(), entry.extra_data_len.get());
+        let start = rest - u64::from(extra);
+        reader.seek(start);
+        let mut vm_state_size = entry.vm_state_size.get().into();
+        if extra >= VM_STATE_SIZE_END {
+            vm_state_size = reader.record::<U64>()?.get();
+        }
+        let mut icount = None;
+        if extra >= ICOUNT_END {
+            reader.seek(start + u64::from(ICOUNT_OFFSET));
+            icount = Some(reader.record::<U64>()?.get()).filter(|&icount| icount != u64::MAX);
+        }
+        reader.seek(rest);
+        visit(Snapshot {
+            id: text(reader, entry.id_len, ID_MAX)?,
+            name: text(reader, entry.name_len, NAME_MAX)?,
+            vm_state_size,
+            date_seconds: entry.date_seconds.get(),
+            date_nanoseconds: entry.date_nanoseconds.get(),
+            vm_clock: entry.vm_clock.get(),
+            icount,
+        });
+        Ok(None::<()>)
+    })
+    .map(|_| ())
+}
+
+/// The next text, cut as QEMU cuts it.
+fn text<S: Storage>(reader: &mut Reader<'_, S>, length: U16, max: usize) -> Result<Vec<u8>, Error> {
+    let mut text = c_string(reader.bytes(length.get().into())?);
+    text.truncate(max);
+    Ok(text)
 }
 
 /// Calls `visit` with each entry's fixed part, the reader being at its id, until it gives something.

@@ -26,8 +26,9 @@ const BACKING_NAME_LIMIT: u32 = 4096;
 const ENTRY_ZERO: u64 = 1;
 
 const FEATURE_BACKING_FILE: u64 = 1;
+const FEATURE_NEED_CHECK: u64 = 1 << 1;
 const FEATURE_NO_PROBE: u64 = 1 << 2;
-/// The two above and the one that says that the image was not closed, which does not matter to a reader.
+/// The three above, one of which says that the image was not closed: it does not matter to a reader.
 const FEATURES_KNOWN: u64 = 7;
 
 /// The fields as they lie in the file.
@@ -57,6 +58,7 @@ pub(crate) fn probe(head: &[u8]) -> bool {
 pub(crate) struct Qed {
     virtual_size: u64,
     backing: Option<BackingFile>,
+    needs_check: bool,
     walk: TwoLevel<Clusters>,
 }
 
@@ -84,7 +86,13 @@ impl Qed {
             return Err(Error::new(ErrorKind::Limit, "image_size", message));
         }
         let virtual_size = geometry.disk_len;
-        Ok(Self { virtual_size, backing, walk: TwoLevel::new(geometry, clusters) })
+        let needs_check = fields.features.get() & FEATURE_NEED_CHECK != 0;
+        Ok(Self { virtual_size, backing, needs_check, walk: TwoLevel::new(geometry, clusters) })
+    }
+
+    /// Whether it was not closed properly.
+    pub(crate) fn needs_check(&self) -> bool {
+        self.needs_check
     }
 
     /// Length of a cluster in bytes.

@@ -221,6 +221,14 @@ impl Vmdk {
         })
     }
 
+    /// Whether all extents are of one kind and grain, without which QEMU has nothing to say of the image as a whole.
+    pub(crate) fn is_uniform(&self) -> bool {
+        let shape = |extent: ExtentInfo| (extent.grain_size, extent.compressed);
+        let mut shapes = self.extents().map(shape);
+        let first = shapes.next();
+        shapes.all(|shape| Some(shape) == first)
+    }
+
     pub(crate) fn references(&self) -> &[Vec<u8>] {
         &self.references
     }

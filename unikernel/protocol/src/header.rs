@@ -29,6 +29,9 @@ pub enum Op {
     /// The options of a new image: [`OptionsRequest`](crate::OptionsRequest) to
     /// [`OptionsAnswer`](crate::OptionsAnswer).
     Options = 3,
+    /// What an image says of itself: [`InfoRequest`](crate::InfoRequest) to [`ImageInfo`](crate::ImageInfo), with
+    /// [parts](crate::InfoPart) before it.
+    Info = 4,
 }
 
 impl TryFrom<u16> for Op {
@@ -39,6 +42,7 @@ impl TryFrom<u16> for Op {
             1 => Ok(Self::Measure),
             2 => Ok(Self::Reply),
             3 => Ok(Self::Options),
+            4 => Ok(Self::Info),
             other => Err(HeaderError::UnknownOp(other)),
         }
     }

@@ -11,6 +11,7 @@ extern crate alloc;
 mod facts;
 pub mod handover;
 mod header;
+mod info;
 mod measure;
 pub mod options;
 mod profile;
@@ -18,12 +19,18 @@ mod record;
 mod secret;
 pub mod size;
 mod source;
+mod text;
 
 pub use facts::{ExtentMap, FileFacts, MAX_INLINE_EXTENTS};
 pub use header::{CommandHeader, HEADER_LENGTH, HeaderError, MAX_PAYLOAD, Op, VERSION};
+pub use info::{
+    BackingInfo, BitmapInfo, BlockLimits, EncryptInfo, ExtentInfo, ImageInfo, InfoPart, InfoRequest,
+    LuksInfo, LuksSlot, Qcow2Info, Qcow2V3Info, SnapshotInfo, SpecificInfo, VmdkInfo,
+};
 pub use measure::{MeasureAnswer, MeasureRequest, MeasureSubject};
 pub use options::{OptionLine, OptionType, OptionsAnswer, OptionsRequest};
 pub use profile::QemuVersion;
 pub use record::{Answer, ErrorKind, ErrorRecord, MAX_RECORD, Record, RecordError, parse_record};
 pub use secret::{Secret, SecretContent};
 pub use source::{Backing, ImageSource, Need, Reply, Role, Window};
+pub use text::Text;

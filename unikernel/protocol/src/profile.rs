@@ -13,6 +13,9 @@ pub enum QemuVersion {
     /// 7.2 (Debian 12).
     #[serde(rename = "7.2")]
     V7_2,
+    /// 8.0.
+    #[serde(rename = "8.0")]
+    V8_0,
     /// 10.0 (Debian 13).
     #[serde(rename = "10.0")]
     V10_0,
@@ -24,13 +27,14 @@ pub enum QemuVersion {
 
 impl QemuVersion {
     /// Every profile, oldest first.
-    pub const ALL: [Self; 4] = [Self::V5_2, Self::V7_2, Self::V10_0, Self::V11_1];
+    pub const ALL: [Self; 5] = [Self::V5_2, Self::V7_2, Self::V8_0, Self::V10_0, Self::V11_1];
 
     /// The version as `--qemu-version` takes it.
     pub fn name(self) -> &'static str {
         match self {
             Self::V5_2 => "5.2",
             Self::V7_2 => "7.2",
+            Self::V8_0 => "8.0",
             Self::V10_0 => "10.0",
             Self::V11_1 => "11.1",
         }
@@ -44,6 +48,6 @@ impl FromStr for QemuVersion {
         Self::ALL
             .into_iter()
             .find(|version| version.name() == text)
-            .ok_or("known versions are 5.2, 7.2, 10.0 and 11.1")
+            .ok_or("known versions are 5.2, 7.2, 8.0, 10.0 and 11.1")
     }
 }

@@ -4,13 +4,14 @@
 //! unknown fields.
 
 use alloc::{
+    boxed::Box,
     string::{String, ToString},
     vec::Vec,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{MeasureAnswer, Need, OptionsAnswer};
+use crate::{ImageInfo, InfoPart, MeasureAnswer, Need, OptionsAnswer};
 
 /// Longest record in bytes, its newline not counted.
 pub const MAX_RECORD: usize = 64 << 10;
@@ -25,6 +26,13 @@ pub enum Record {
         request_id: u64,
         /// Which file.
         need: Need,
+    },
+    /// What was found so far, where all of it does not fit into one record.
+    Part {
+        /// The id of the command that found it.
+        request_id: u64,
+        /// What was found.
+        part: InfoPart,
     },
     /// Terminal: the command succeeded.
     Result {
@@ -50,6 +58,8 @@ pub enum Answer {
     Measure(MeasureAnswer),
     /// Of [`Op::Options`](crate::Op::Options).
     Options(OptionsAnswer),
+    /// Of [`Op::Info`](crate::Op::Info).
+    Info(Box<ImageInfo>),
 }
 
 /// The class of a failure; stable, for callers to match on.

@@ -35,7 +35,7 @@ impl SizeError {
     pub fn explain(self, what: &str, text: &str, profile: QemuVersion) -> String {
         match (self, profile) {
             (Self::Range, _) => format!("Invalid {what} specified. Must be between 0 and {MAX}."),
-            (Self::Invalid, QemuVersion::V5_2 | QemuVersion::V7_2) => format!(
+            (Self::Invalid, QemuVersion::V5_2 | QemuVersion::V7_2 | QemuVersion::V8_0) => format!(
                 "Invalid {what} specified. You may use k, M, G, T, P or E suffixes for\n\
                  kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes."
             ),
@@ -70,7 +70,9 @@ pub fn parse(text: &str, profile: QemuVersion) -> Result<u64, SizeError> {
 pub fn parse_wide(text: &str, profile: QemuVersion) -> Result<u64, SizeError> {
     match profile {
         QemuVersion::V5_2 => double(text),
-        QemuVersion::V7_2 | QemuVersion::V10_0 | QemuVersion::V11_1 => fixed_point(text, profile),
+        QemuVersion::V7_2 | QemuVersion::V8_0 | QemuVersion::V10_0 | QemuVersion::V11_1 => {
+            fixed_point(text, profile)
+        }
     }
 }
 

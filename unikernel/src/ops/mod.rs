@@ -1,4 +1,5 @@
 //! The operations, a file each.
 
+pub mod info;
 pub mod measure;
 pub mod options;

@@ -22,7 +22,7 @@ use core::fmt;
 
 use protocol::{
     ErrorKind, ErrorRecord,
-    QemuVersion::{self, V5_2, V7_2, V10_0, V11_1},
+    QemuVersion::{self, V5_2, V7_2, V8_0, V10_0, V11_1},
 };
 
 pub use driver::{Driver, Target};
@@ -70,7 +70,9 @@ fn bad_value(name: &str, value: &str, profile: QemuVersion) -> ErrorRecord {
     let value = Quoted(value.as_bytes());
     match profile {
         V5_2 => usage(format_args!("Invalid parameter '{value}'")),
-        V7_2 | V10_0 | V11_1 => usage(format_args!("Parameter '{name}' does not accept value '{value}'")),
+        V7_2 | V8_0 | V10_0 | V11_1 => {
+            usage(format_args!("Parameter '{name}' does not accept value '{value}'"))
+        }
     }
 }
 

@@ -19,24 +19,32 @@ pub fn open<F: Files>(
     command: Command<'_>,
     files: &mut F,
 ) -> Result<Image<F::Storage>, ErrorRecord> {
-    let format = source.format.as_deref().map(|name| format_of(name, command.profile)).transpose()?;
+    let mut why = String::new();
+    let access = Access::Data(key(source.key_secret.as_deref(), command.secrets, &mut why));
+    let mut image = open_file(source, access, command.profile, files)?;
+    attach_data_file(&mut image, source, files)?;
+    attach_extents(&mut image, source, files)?;
+    Ok(image)
+}
+
+/// Opens the file of the image in `source`, and none that it names.
+pub fn open_file<F: Files>(
+    source: &ImageSource,
+    access: Access<'_>,
+    profile: QemuVersion,
+    files: &mut F,
+) -> Result<Image<F::Storage>, ErrorRecord> {
+    let format = source.format.as_deref().map(|name| format_of(name, profile)).transpose()?;
     let mut storage = files.open(&source.file)?;
     let format = match format {
         None if source.file.named_dmg => Some(probe_named_dmg(&mut storage).map_err(record)?),
         other => other,
     };
-    let mut image = match source.window {
-        Some(_) => open_window(source, storage, format)?,
-        None => {
-            let mut why = String::new();
-            let access = Access::Data(key(source.key_secret.as_deref(), command.secrets, &mut why));
-            let options = OpenOptions { format, access, encryption: source.encrypt_format.as_deref() };
-            Image::open_with(storage, options).map_err(record)?
-        }
-    };
-    attach_data_file(&mut image, source, files)?;
-    attach_extents(&mut image, source, files)?;
-    Ok(image)
+    if source.window.is_some() {
+        return open_window(source, storage, format);
+    }
+    let options = OpenOptions { format, access, encryption: source.encrypt_format.as_deref() };
+    Image::open_with(storage, options).map_err(record)
 }
 
 /// The format of this name.

@@ -7,6 +7,7 @@
 mod below;
 mod described;
 mod layer;
+mod metadata;
 mod names;
 mod snapshot;
 
@@ -14,6 +15,7 @@ use alloc::{borrow::ToOwned, format, string::ToString};
 
 use below::Said;
 use formats::{Chain, Image, Storage};
+pub use metadata::open_metadata;
 use protocol::{ErrorKind, ErrorRecord, ImageSource, QemuVersion, Secret};
 pub use snapshot::load as load_snapshot;
 

@@ -16,6 +16,8 @@ pub enum Exception {
     LongSince(&'static str, QemuVersion),
     /// The short letter is known from this version on.
     ShortSince(char, QemuVersion),
+    /// The short letter is not known any more from this version on.
+    ShortUntil(char, QemuVersion),
     /// A second long name of the option, known from this version on: name, option, version.
     Alias(&'static str, &'static str, QemuVersion),
     /// An option that qemu-img does not have: found by its full name only, so that it never makes an abbreviation
@@ -75,8 +77,13 @@ pub enum ArgvError {
     #[error("option requires an argument -- '{0}'")]
     ShortLacksValue(char),
     /// `--switch=value`.
-    #[error("option '--{0}' doesn't allow an argument")]
-    ValueOfSwitch(&'static str),
+    #[error("option '--{name}' doesn't allow an argument")]
+    ValueOfSwitch {
+        /// The switch.
+        name: &'static str,
+        /// As given.
+        given: String,
+    },
     /// A short option nobody knows.
     #[error("invalid option -- '{0}'")]
     Invalid(char),
@@ -103,6 +110,9 @@ impl Table {
                 match *exception {
                     Exception::LongSince(name, since) if name == long => known = version >= since,
                     Exception::ShortSince(letter, since) if short == Some(letter) && version < since => {
+                        short = None;
+                    }
+                    Exception::ShortUntil(letter, until) if short == Some(letter) && version >= until => {
                         short = None;
                     }
                     Exception::Own(name) if name == long => abbreviable = false,
@@ -206,7 +216,7 @@ impl<'a> Reader<'a> {
                 let next = self.arguments.next().ok_or(ArgvError::LongLacksValue(name))?;
                 Some(text(next)?.to_owned())
             }
-            (false, Some(_)) => return Err(ArgvError::ValueOfSwitch(name)),
+            (false, Some(_)) => return Err(ArgvError::ValueOfSwitch { name, given: given.to_owned() }),
             (false, None) => None,
         };
         Ok(self.item(option, value))

@@ -1,16 +1,26 @@
 //! The options every command has beside qemu-img's, and the environment variables that stand for them where a command
 //! line cannot be changed.
 
-use std::{env, ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+    str::FromStr,
+    time::{Duration, Instant},
+};
 
 use argh::ArgsInfo;
 use protocol::{ErrorKind, QemuVersion};
 
-use super::argv::{Exception, Reader, Table};
+use super::{
+    argv::{Exception, Reader, Table},
+    image::Image,
+};
 use crate::{
     error::Error,
     launch::{self, Command, Finished, Limits},
     machine::{MAX_MEMORY, MIN_MEMORY},
+    records::StreamError,
     references::Directory,
     report::{Failure, Speaker, escape, escape_name, reason},
     sandbox::{Layer, Sandbox, SandboxOptions},
@@ -143,13 +153,43 @@ pub fn profile_of_line<T: ArgsInfo>(
     })
 }
 
+/// On which terms a command runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Who speaks.
+    pub speaker: Speaker,
+    /// When the command began.
+    pub started: Instant,
+    /// How long it may take.
+    pub timeout: Seconds,
+    /// How much memory its machine has.
+    pub memory: Memory,
+    /// `--no-sandbox`
+    pub no_sandbox: bool,
+}
+
+impl Terms {
+    /// Runs a command about the image `name`.
+    pub fn launch(&self, command: Command, name: &OsStr) -> Result<Finished, Failure> {
+        let deadline = self.started + Duration::from(self.timeout);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let limits = Limits { memory: self.memory.bytes(), timeout: left };
+        launch(command, &limits, self.no_sandbox, self.speaker).map_err(|error| match error {
+            Error::Guest(record) => Image::refusal(name, record),
+            // The time asked for, not what was left of it when the machine started.
+            Error::Timeout(_) => Error::Timeout(self.timeout.into()).into(),
+            error => error.into(),
+        })
+    }
+}
+
+/// The guest answered something else than it was asked.
+pub fn another_operation() -> Failure {
+    Error::from(StreamError::Operation).into()
+}
+
 /// Runs a command in its machine, in its sandbox.
-pub fn launch(
-    command: Command,
-    limits: &Limits,
-    no_sandbox: bool,
-    speaker: Speaker,
-) -> Result<Finished, Error> {
+fn launch(command: Command, limits: &Limits, no_sandbox: bool, speaker: Speaker) -> Result<Finished, Error> {
     if no_sandbox {
         speaker.warn("Running without the sandbox (--no-sandbox)");
         return launch::run(command, limits, None);

@@ -1,6 +1,10 @@
 //! Opening the image that a command line names or describes, with all the files that this takes.
 
-use std::{ffi::OsStr, time::Instant};
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::fs::FileTypeExt,
+    time::Instant,
+};
 
 use protocol::{Backing, ErrorKind, ErrorRecord, ExtentMap, FileFacts, ImageSource, options::HINT};
 
@@ -46,6 +50,23 @@ pub struct Image {
     pub disks: Vec<Disk>,
     /// Who decides about what it names.
     pub references: References,
+    /// The files that were opened, the one that holds it first.
+    pub files: Vec<Opened>,
+    /// Its name: the path of its file, unless more than that was said of it.
+    pub name: OsString,
+}
+
+/// A file of the command line.
+#[derive(Debug)]
+pub struct Opened {
+    /// Serial of the disk that it becomes.
+    pub serial: String,
+    /// Its path.
+    pub path: OsString,
+    /// Its length and the disk space it takes, in bytes.
+    pub size: (u64, u64),
+    /// Whether it is a block device.
+    pub is_device: bool,
 }
 
 impl Image {
@@ -54,18 +75,23 @@ impl Image {
         let directories = common::reference_directories(how.allow_references)?;
         let opening = Opening { lock: !how.force_share, extents: how.extents, deadline: how.deadline };
         let references = References::beneath(directories, opening);
-        let mut files = Files { name, how, disks: Vec::new(), references };
-        let source = match description(name, how).map_err(|why| files.failure(ErrorKind::Usage, &why))? {
-            Some(description) => files.described(&description)?,
+        let mut files = Files { name, how, disks: Vec::new(), opened: Vec::new(), references };
+        let described = description(name, how).map_err(|why| files.failure(ErrorKind::Usage, &why))?;
+        let (source, name) = match described {
+            Some(description) => {
+                let source = files.described(&description)?;
+                let plain = description.is_plain();
+                (source, if plain { OsString::from(description.path) } else { name.to_owned() })
+            }
             None => {
                 let path = source::local_path(name).map_err(|error| files.refused(&error))?;
                 let named_dmg = source::is_named_dmg(name);
                 let file = FileFacts { named_dmg, ..files.open(path, how.format)? };
-                ImageSource::new(file, how.format.map(str::to_owned))
+                (ImageSource::new(file, how.format.map(str::to_owned)), path.to_owned())
             }
         };
-        let Files { disks, references, .. } = files;
-        Ok(Self { source, disks, references })
+        let Files { disks, references, opened: files, .. } = files;
+        Ok(Self { source, disks, references, files, name })
     }
 
     /// What the guest says of the image, with the name it does not know.
@@ -95,6 +121,7 @@ struct Files<'a> {
     name: &'a OsStr,
     how: How<'a>,
     disks: Vec<Disk>,
+    opened: Vec<Opened>,
     references: References,
 }
 
@@ -134,6 +161,9 @@ impl Files<'_> {
         self.references
             .know(&serial, path, &file)
             .map_err(|error| self.failure(ErrorKind::Io, &reason(&error)))?;
+        let is_device = file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
+        let size = (facts.length, facts.allocated);
+        self.opened.push(Opened { serial: serial.clone(), path: path.to_owned(), size, is_device });
         self.disks.push(Disk { serial, file, length: facts.length, writable: false });
         if let (Some(file), ExtentMap::Disk { disk, count }) = (extents, &facts.extents) {
             let length = count * source::RANGE;

@@ -55,6 +55,13 @@ pub struct Description {
     pub data_file: Option<String>,
 }
 
+impl Description {
+    /// Whether it says no more of what the image holds than its name and format do.
+    pub fn is_plain(&self) -> bool {
+        self.window.is_none() && self.key_secret.is_none() && self.encrypt_format.is_none()
+    }
+}
+
 /// What is below an image by its description.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Below {

@@ -14,14 +14,14 @@ use protocol::{
 
 use super::{
     argv::{Exception, Item, Reader, Table},
-    common::{self, Memory, Seconds},
+    common::{self, Memory, Seconds, Terms},
     image::{How, Image},
-    option_help, secret, snapshot,
+    option_help,
+    output::Output,
+    secret, snapshot,
 };
 use crate::{
-    error::Error,
-    launch::{Command, Cpu, DeviceStart, Disk, IoMode, Limits},
-    records::StreamError,
+    launch::{Command, Cpu, DeviceStart, Disk, IoMode},
     references::References,
     report::{self, Failure, Speaker, escape},
 };
@@ -103,7 +103,7 @@ pub struct Measure {
     #[argh(option, arg_name = "SIZE")]
     memory: Vec<Memory>,
 
-    /// follow this release of qemu-img: 5.2, 7.2, 10.0 or 11.1 (default: 11.1)
+    /// follow this release of qemu-img: 5.2, 7.2, 8.0, 10.0 or 11.1 (default: 11.1)
     #[argh(option, arg_name = "X.Y")]
     #[expect(dead_code, reason = "looked for before the line is read")]
     qemu_version: Vec<QemuVersion>,
@@ -158,10 +158,10 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     let timeout = common::value(&options.timeout, "INSTAR_TIMEOUT", common::DEFAULT_TIMEOUT)?;
     let deadline = started + Duration::from(timeout);
     let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
+    let terms = Terms { speaker, started, timeout, memory, no_sandbox: options.no_sandbox };
 
     if !speaker.as_qemu_img && options.options.iter().any(|list| asks_for_help(list)) {
-        let limits = Limits { memory: memory.bytes(), timeout: timeout.into() };
-        return option_help::print(options.target(), &limits, options.no_sandbox, speaker);
+        return option_help::print(options.target(), terms);
     }
     let name = match reader.operands() {
         [] => None,
@@ -189,21 +189,11 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     let io = IoMode::for_reading(bytes);
     let start = DeviceStart::HandedOver;
     let command = Command { op: Op::Measure, payload, disks, io, start, cpu, references };
-    let left = deadline.saturating_duration_since(Instant::now());
-    let limits = Limits { memory: memory.bytes(), timeout: left };
-    let finished =
-        common::launch(command, &limits, options.no_sandbox, speaker).map_err(|error| match error {
-            Error::Guest(record) => Image::refusal(name.unwrap_or_default(), record),
-            // The time asked for, not what was left of it when the machine started.
-            Error::Timeout(_) => Error::Timeout(timeout.into()).into(),
-            error => error.into(),
-        })?;
-    let Answer::Measure(answer) = &finished.answer else {
-        return Err(Error::Stream(StreamError::Operation).into());
-    };
-    let printed = report::print(&match options.output() {
-        Some(Output::Json) => report::measure::json(answer),
-        _ => report::measure::human(answer),
+    let finished = terms.launch(command, name.unwrap_or_default())?;
+    let Answer::Measure(answer) = &finished.answer else { return Err(common::another_operation()) };
+    let printed = report::print(&match Output::of(&options.output) {
+        Output::Json => report::measure::json(answer),
+        Output::Human => report::measure::human(answer),
     });
     finished.leave_standing();
     printed
@@ -217,43 +207,11 @@ fn check(item: &Item, speaker: Speaker, secrets: &mut secret::Secrets) -> Result
         }
         "snapshot" => snapshot::check(&item.value, speaker),
         "object" => secrets.add(&item.value, speaker.profile),
-        "output" if Output::parse(&item.value).is_none() => Err(bad_output(&item.value, speaker.profile)),
+        "output" => Output::check(&item.value, NAME, speaker.profile),
         "size" => size(&item.value, speaker.profile).map(|_| ()),
         "sparse-size" => sparse_size(&item.value, speaker.profile).map(|_| ()),
         _ => Ok(()),
     }
-}
-
-/// The shape of the answer.
-#[derive(Clone, Copy)]
-enum Output {
-    Human,
-    Json,
-}
-
-impl Output {
-    fn parse(text: &str) -> Option<Self> {
-        match text {
-            "human" => Some(Self::Human),
-            "json" => Some(Self::Json),
-            _ => None,
-        }
-    }
-}
-
-fn bad_output(text: &str, profile: QemuVersion) -> Failure {
-    match profile {
-        QemuVersion::V5_2 | QemuVersion::V7_2 => {
-            Failure::usage("--output must be used with human or json as argument.")
-        }
-        QemuVersion::V10_0 => {
-            Failure::usage(format!("--output expects 'human' or 'json' not '{}'", escape(text)))
-        }
-        QemuVersion::V11_1 => {
-            Failure::usage(format!("--output expects 'human' or 'json', not '{}'", escape(text)))
-        }
-    }
-    .try_help(NAME)
 }
 
 fn size(text: &str, profile: QemuVersion) -> Result<u64, Failure> {
@@ -286,10 +244,6 @@ struct Subject {
 impl Measure {
     fn target(&self) -> &str {
         self.target_format.last().map_or("raw", String::as_str)
-    }
-
-    fn output(&self) -> Option<Output> {
-        self.output.last().and_then(|text| Output::parse(text))
     }
 
     /// From how many bytes on zeros are left out, if the exact length is asked for.

@@ -7,8 +7,10 @@ mod argv;
 mod common;
 mod image;
 mod image_opts;
+mod info;
 mod measure;
 mod option_help;
+mod output;
 mod secret;
 mod snapshot;
 
@@ -44,6 +46,7 @@ struct Program {
 #[argh(subcommand)]
 #[expect(dead_code, reason = "the list of commands for help; each reads its own command line")]
 enum Subcommand {
+    Info(info::Info),
     Measure(measure::Measure),
 }
 
@@ -83,6 +86,7 @@ fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
     let behind = if reader.rest().is_empty() { reader.operands().len() - 1 } else { reader.rest().len() };
     let rest = &arguments[arguments.len() - behind..];
     match command.to_str() {
+        Some(info::NAME) => info::run(speaker, rest),
         Some(measure::NAME) => measure::run(speaker, rest),
         Some("help") if !speaker.as_qemu_img => report::print(&help::<Program>(*speaker, None)),
         _ => Err(Failure::usage(format!("Command not found: {}", escape_name(command))).try_help("")),

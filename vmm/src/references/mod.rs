@@ -60,6 +60,8 @@ struct Known {
     name: OsString,
     /// Where relative names in it begin: absolute, no link in it.
     directory: PathBuf,
+    /// Its length, and the disk space it takes, in bytes.
+    size: (u64, u64),
     /// Device and inode.
     identity: (u64, u64),
     /// Serial of the disk whose image named it.
@@ -110,6 +112,7 @@ impl References {
         let known = Known {
             name: path.to_owned(),
             directory: directory.canonicalize()?,
+            size: (metadata.len(), metadata.blocks() * 512),
             identity: (metadata.dev(), metadata.ino()),
             above: None,
         };
@@ -120,6 +123,23 @@ impl References {
     /// The name of the file behind a disk, if it has one that the user knows.
     pub fn name(&self, serial: &str) -> Option<&OsStr> {
         self.files.get(serial).map(|known| known.name.as_os_str())
+    }
+
+    /// Length of the file behind a disk and the disk space it takes, in bytes.
+    pub fn size(&self, serial: &str) -> Option<(u64, u64)> {
+        self.files.get(serial).map(|known| known.size)
+    }
+
+    /// A failure to open a file that was granted, with its name, which the guest does not know.
+    pub fn named(&self, record: ErrorRecord) -> ErrorRecord {
+        let granted = record.disk.as_deref().and_then(|disk| self.files.get(disk));
+        match granted.filter(|known| known.above.is_some()) {
+            None => record,
+            Some(known) => {
+                let message = format!("Could not open '{}': {}", escape_name(&known.name), record.message);
+                ErrorRecord { message, disk: None, ..record }
+            }
+        }
     }
 
     /// Decides about a file, and opens it.
@@ -152,6 +172,7 @@ impl References {
         })?;
         let known = Known {
             directory: directory.real().join(rest).parent().unwrap_or(Path::new("/")).to_path_buf(),
+            size: (0, 0),
             identity: identity(&file, &shown).map_err(|why| denied(&why))?,
             name: shown,
             above: Some(need.of.clone()),
@@ -180,7 +201,7 @@ impl References {
         Ok(())
     }
 
-    fn grant(&mut self, need: &Need, known: Known, file: File) -> Result<Grant, ErrorRecord> {
+    fn grant(&mut self, need: &Need, mut known: Known, file: File) -> Result<Grant, ErrorRecord> {
         let lock = match (self.opening.lock, need.role, need.format.as_deref()) {
             (false, _, _) => None,
             // What holds no tables may be written to while it is read.
@@ -203,6 +224,7 @@ impl References {
             return Err(ErrorRecord::new(ErrorKind::Limit, message));
         }
         self.slots += disks.len();
+        known.size = (facts.length, facts.allocated);
         self.files.insert(serial, known);
         Ok(Grant { facts, disks })
     }

@@ -4,8 +4,11 @@
 
 mod escape;
 mod failure;
+pub mod info;
 pub mod measure;
 pub mod options;
+mod size_text;
+mod tree;
 
 use std::io::{self, Write};
 

@@ -95,7 +95,7 @@ fn bitmaps<S: Storage>(image: &Image<S>, geometry: Geometry, length: Length) -> 
         ..ErrorRecord::new(ErrorKind::Limit, why)
     };
     let mut space = BitmapSpace::new(geometry.cluster_size());
-    for bitmap in image.bitmaps() {
+    for bitmap in image.bitmaps().iter().filter(|bitmap| !bitmap.shadowed) {
         let granularity = Granularity::from_bits(bitmap.granularity_bits.into())
             .ok_or_else(|| blame("Bitmap granularity is out of range"))?;
         let name_length = u16::try_from(bitmap.name.len()).map_err(|_| blame("Bitmap name is too long"))?;

@@ -1,0 +1,255 @@
+//! `info`: what an image says of itself.
+
+use std::{
+    ffi::{OsStr, OsString},
+    mem,
+    time::{Duration, Instant},
+};
+
+use argh::{ArgsInfo, FromArgs};
+use jiff::tz::TimeZone;
+use protocol::{Answer, ErrorKind, ImageInfo, InfoPart, InfoRequest, Op, QemuVersion};
+
+use super::{
+    argv::{ArgvError, Exception, Reader, Table},
+    common::{self, Memory, Seconds, Terms},
+    image::{How, Image, Opened},
+    output::Output,
+    secret,
+};
+use crate::{
+    launch::{Command, Cpu, DeviceStart, Finished, IoMode},
+    report::{
+        self, Failure, Speaker, escape,
+        info::{File, Shape},
+    },
+};
+
+/// The command's name.
+pub const NAME: &str = "info";
+
+/// What `--cache` takes.
+const CACHE_MODES: [&str; 6] = ["off", "none", "writeback", "writethrough", "directsync", "unsafe"];
+
+/// Display information about the image FILE.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "info",
+    help_triggers("-h", "--help"),
+    usage = "[-f FMT | --image-opts] [--backing-chain] [-U] [--limits] [-t CACHE]\n    [--output human|json] [--object OBJDEF] [--allow-references DIR]\n    [--timeout SECONDS] [--memory SIZE] [--qemu-version X.Y] [--no-sandbox]\n    FILE",
+    note = "What FILE names is reported and not opened, but with --backing-chain beneath the",
+    note = "directories of --allow-references.",
+    note = "Options may stand behind FILE, be abbreviated, and be written --output=json or",
+    note = "-fqcow2. Of an option given twice the last counts.",
+    note = "INSTAR_ALLOW_REFERENCES (DIR[:DIR...]), INSTAR_TIMEOUT, INSTAR_MEMORY and",
+    note = "INSTAR_QEMU_VERSION in the environment are defaults for the options of those names.",
+    note = "The exit code is 0, or 1 after any failure."
+)]
+pub struct Info {
+    /// format of FILE (default: probed)
+    #[argh(option, short = 'f', arg_name = "FMT")]
+    format: Vec<String>,
+
+    /// FILE is a list of options instead of a name, as in driver=qcow2,file.filename=NAME
+    #[argh(switch)]
+    image_opts: bool,
+
+    /// describe the images below FILE, too; -b for the profile 10.0
+    #[argh(switch, short = 'b')]
+    backing_chain: bool,
+
+    /// taken and not needed: off, none, writeback, writethrough, directsync or unsafe; for profiles from 11.1
+    #[argh(option, short = 't', arg_name = "CACHE")]
+    cache: Vec<String>,
+
+    /// read FILE even while another process writes to it
+    #[argh(switch, short = 'U')]
+    force_share: bool,
+
+    /// show what QEMU's block layer asks of requests; for profiles from 11.1
+    #[argh(switch)]
+    limits: bool,
+
+    /// human or json (default: human)
+    #[argh(option, arg_name = "human|json")]
+    output: Vec<String>,
+
+    /// a secret that FILE refers to: secret,id=ID,file=NAME (or data=TEXT); no key is needed; may be given several times
+    #[argh(option, arg_name = "OBJDEF")]
+    #[expect(dead_code, reason = "taken one by one while the line is read")]
+    object: Vec<String>,
+
+    /// with --backing-chain, open the files that images name if they are beneath DIR; may be given several times (default: none)
+    #[argh(option, arg_name = "DIR")]
+    allow_references: Vec<String>,
+
+    /// stop after this many seconds, 1 to 86400 (default: 60)
+    #[argh(option, arg_name = "SECONDS")]
+    timeout: Vec<Seconds>,
+
+    /// memory of the virtual machine, 16M to 3070M (default: 64M)
+    #[argh(option, arg_name = "SIZE")]
+    memory: Vec<Memory>,
+
+    /// follow this release of qemu-img: 5.2, 7.2, 8.0, 10.0 or 11.1 (default: 11.1)
+    #[argh(option, arg_name = "X.Y")]
+    #[expect(dead_code, reason = "looked for before the line is read")]
+    qemu_version: Vec<QemuVersion>,
+
+    /// run without the sandbox around the virtual machine
+    #[argh(switch)]
+    no_sandbox: bool,
+}
+
+/// What the option table cannot say: when qemu-img learned a name.
+const HISTORY: [Exception; 5] = [
+    Exception::LongSince("cache", QemuVersion::V11_1),
+    Exception::ShortSince('t', QemuVersion::V11_1),
+    Exception::LongSince("limits", QemuVersion::V11_1),
+    Exception::ShortSince('b', QemuVersion::V10_0),
+    Exception::ShortUntil('b', QemuVersion::V11_1),
+];
+
+/// Reads the command line behind `info` and runs it.
+pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
+    let started = Instant::now();
+    let exceptions: Vec<Exception> = common::OWN.into_iter().chain(HISTORY).collect();
+    if let Some(profile) = common::profile_of_line::<Info>(&exceptions, arguments)? {
+        speaker.profile = profile;
+    }
+    let speaker = *speaker;
+
+    let table = Table::of::<Info>(&exceptions, speaker.profile);
+    let mut reader = Reader::new(&table, arguments);
+    let mut secrets = secret::Secrets::default();
+    for item in reader.by_ref() {
+        let item = item.map_err(|error| grammar(&error, speaker.profile))?;
+        match item.option {
+            "help" => return report::print(&super::help::<Info>(speaker, Some(NAME))),
+            "object" => secrets.add(&item.value, speaker.profile)?,
+            "output" => Output::check(&item.value, NAME, speaker.profile)?,
+            _ => {}
+        }
+    }
+    let options = Info::from_args(&[speaker.name(), NAME], &reader.canonical())
+        .map_err(|exit| Failure::usage(escape(exit.output.trim_end())))?;
+    let timeout = common::value(&options.timeout, "INSTAR_TIMEOUT", common::DEFAULT_TIMEOUT)?;
+    let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
+    let terms = Terms { speaker, started, timeout, memory, no_sandbox: options.no_sandbox };
+    let &[name] = reader.operands() else {
+        let old = speaker.profile < QemuVersion::V10_0;
+        return Err(Failure::usage("Expecting one image file name").try_help(if old { "" } else { NAME }));
+    };
+    if let Some(mode) = options.cache.last().filter(|mode| !CACHE_MODES.contains(&mode.as_str())) {
+        return Err(Failure::usage(format!("Invalid cache option: {}", escape(mode))));
+    }
+    options.show(name, terms)
+}
+
+/// getopt's complaint. Before 10.0 this command had its own words.
+fn grammar(error: &ArgvError, profile: QemuVersion) -> Failure {
+    if profile >= QemuVersion::V10_0 {
+        return Failure::grammar(NAME, error.to_string());
+    }
+    Failure::usage(escape(&match error {
+        ArgvError::Unrecognized(given)
+        | ArgvError::Ambiguous { given, .. }
+        | ArgvError::ValueOfSwitch { given, .. } => format!("unrecognized option '{given}'"),
+        ArgvError::Invalid(letter) => format!("unrecognized option '-{letter}'"),
+        ArgvError::LongLacksValue(name) => format!("missing argument for option '--{name}'"),
+        ArgvError::ShortLacksValue(letter) => format!("missing argument for option '-{letter}'"),
+        ArgvError::Encoding(_) => error.to_string(),
+    }))
+    .try_help("")
+}
+
+impl Info {
+    /// Opens the image, asks the guest about it and prints the answer.
+    fn show(&self, name: &OsStr, terms: Terms) -> Result<(), Failure> {
+        let Terms { speaker, started, timeout, .. } = terms;
+        let format = self.format.last().map(String::as_str);
+        if self.image_opts && format.is_some() {
+            return Err(Failure::usage("--image-opts and --format are mutually exclusive"));
+        }
+        let how = How {
+            format,
+            image_opts: self.image_opts,
+            force_share: self.force_share,
+            allow_references: &self.allow_references,
+            extents: false,
+            deadline: started + Duration::from(timeout),
+            speaker,
+        };
+        let Image { source, disks, references, files, name: shown } = Image::open(name, how)?;
+        let request = InfoRequest {
+            profile: speaker.profile,
+            source: Box::new(source),
+            backing_chain: self.backing_chain,
+        };
+        let payload = serde_json::to_vec(&request)
+            .map_err(|error| Failure::usage(format!("Could not encode the command: {error}")))?;
+        let output = Output::of(&self.output);
+        // Once the sandbox is up, nobody can ask what time it is here.
+        let zone = match output {
+            Output::Human => TimeZone::system(),
+            Output::Json => TimeZone::UTC,
+        };
+        let (start, io) = (DeviceStart::HandedOver, IoMode::Inline);
+        let command = Command { op: Op::Info, payload, disks, io, start, cpu: Cpu::Baseline, references };
+        let mut finished = terms.launch(command, name)?;
+        let mut images = images(&mut finished, &files)?;
+        if let Some(first) = images.first_mut() {
+            first.name = shown;
+        }
+        let shape = Shape { profile: speaker.profile, limits: self.limits };
+        let printed = report::print(&match output {
+            Output::Json => report::info::json(&images, self.backing_chain, shape),
+            Output::Human => report::info::human(&images, shape, &zone),
+        });
+        finished.leave_standing();
+        printed
+    }
+}
+
+/// The images of an answer; `opened` are the files of the command line.
+fn images(finished: &mut Finished, opened: &[Opened]) -> Result<Vec<report::info::Image>, Failure> {
+    let Answer::Info(last) = &finished.answer else { return Err(common::another_operation()) };
+    let last = InfoPart::Image(last.clone());
+    let (mut snapshots, mut bitmaps, mut extents) = (Vec::new(), Vec::new(), Vec::new());
+    let mut images = Vec::new();
+    for part in mem::take(&mut finished.parts).into_iter().chain([last]) {
+        match part {
+            InfoPart::Snapshots(more) => snapshots.extend(more),
+            InfoPart::Bitmaps(more) => bitmaps.extend(more),
+            InfoPart::Extents(more) => extents.extend(more),
+            InfoPart::Image(info) => {
+                let file = file(finished, &info, opened)?;
+                images.push(report::info::Image {
+                    name: file.name.clone(),
+                    file,
+                    info: *info,
+                    snapshots: mem::take(&mut snapshots),
+                    bitmaps: mem::take(&mut bitmaps),
+                    extents: mem::take(&mut extents),
+                });
+            }
+        }
+    }
+    Ok(images)
+}
+
+/// The file that an image is in.
+fn file(finished: &Finished, info: &ImageInfo, opened: &[Opened]) -> Result<File, Failure> {
+    if let Some(Opened { path, size, is_device, .. }) = opened.iter().find(|file| file.serial == info.disk) {
+        let driver = if *is_device { "host_device" } else { "file" };
+        return Ok(File { name: path.clone(), driver, length: size.0, allocated: size.1 });
+    }
+    let references = &finished.references;
+    match (references.name(&info.disk), references.size(&info.disk)) {
+        (Some(name), Some((length, allocated))) => {
+            Ok(File { name: name.to_owned(), driver: "file", length, allocated })
+        }
+        _ => Err(Failure::new(ErrorKind::GuestFault, "The guest tells of a disk that there is none of")),
+    }
+}
