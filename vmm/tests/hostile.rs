@@ -29,7 +29,8 @@ struct Reading {
 }
 
 /// Every reading command.
-const COMMANDS: [Reading; 2] = [
+const COMMANDS: [Reading; 3] = [
+    Reading { arguments: &["info"], looks_at: &[Stage::Open], refusal: 1 },
     Reading {
         arguments: &["measure", "-O", "qcow2"],
         looks_at: &[Stage::Open, Stage::Contents, Stage::Mapping],

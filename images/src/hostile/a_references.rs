@@ -394,6 +394,7 @@ fn parents() -> Vec<Row> {
         row("A28-luks-detached", "luks: a header without a payload, whose data is elsewhere", LOCKED, || {
             luks::image().set(luks::PAYLOAD_OFFSET, 0).with_length(4040 << 9)
         })
-        .at(Stage::Contents),
+        .at(Stage::Contents)
+        .described(INVALID),
     ]
 }

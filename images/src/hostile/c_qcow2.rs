@@ -279,7 +279,8 @@ fn extensions() -> Vec<Row> {
             let pointer = SparseFile::new().set(be(0, 8), 1 << 40).set(be(8, 8), 4096).bytes(0, 16);
             with_extension(image().set(CRYPT_METHOD, 2), CRYPTO, &pointer)
         })
-        .at(Stage::Contents),
+        .at(Stage::Contents)
+        .described(INVALID),
         row("C17-luks-pointer-unaligned", "a LUKS header amid a cluster", INVALID, || {
             let pointer = SparseFile::new().set(be(0, 8), FREE + 1).set(be(8, 8), 4096).bytes(0, 16);
             with_extension(image().set(CRYPT_METHOD, 2), CRYPTO, &pointer)

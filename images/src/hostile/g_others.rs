@@ -403,9 +403,11 @@ fn luks_rows() -> Rows {
     let locked = |id, trick, image: fn() -> SparseFile| row(id, trick, LOCKED, image).at(Stage::Contents);
     vec![
         locked("G07-luks", "a sound LUKS volume", luks::image),
-        locked("G07-luks-stripes-4001", "LUKS: a key slot of 4001 stripes", || luks::image().set(luks::STRIPES, 4001)),
+        locked("G07-luks-stripes-4001", "LUKS: a key slot of 4001 stripes", || luks::image().set(luks::STRIPES, 4001))
+            .described(INVALID),
         locked("G07-luks-slots-overlap", "LUKS: key slots over one another", || luks::image().set(luks::KEY_OFFSET, 10)),
-        locked("G07-luks-slot-wraps", "LUKS: a key slot whose end wraps round", || luks::image().set(luks::KEY_OFFSET, MAX)),
+        locked("G07-luks-slot-wraps", "LUKS: a key slot whose end wraps round", || luks::image().set(luks::KEY_OFFSET, MAX))
+            .described(INVALID),
         locked("G07-luks-iterations-2-32", "LUKS: a key of 2^32 - 1 iterations, hours of work", || {
             luks::image().set(luks::ITERATIONS, MAX)
         }),
@@ -414,11 +416,13 @@ fn luks_rows() -> Rows {
         }),
         locked("G07-luks-payload-2-32", "LUKS: a payload past the end of the file", || {
             luks::image().set(luks::PAYLOAD_OFFSET, MAX)
-        }),
+        })
+        .described(INVALID),
         locked("G07-luks2", "LUKS 2: 4 MiB of JSON, Argon2 in 4 GiB of memory", || {
             let json = r#"{"keyslots":{"0":{"kdf":{"type":"argon2id","time":4294967295,"memory":4194304,"cpus":4}}}}"#;
             luks::image().set(luks::VERSION, 2).set(be(8, 8), 4 << 20).put(4096, json).with_length(16 << 20)
         })
-        .said_to_be("luks"),
+        .said_to_be("luks")
+        .described(UNSUPPORTED),
     ]
 }

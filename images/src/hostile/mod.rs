@@ -143,6 +143,8 @@ pub struct Row {
     pub class: Class,
     /// How far one must look for that.
     pub stage: Stage,
+    /// What is to be made of it by who asks only what it is, if that is not what its stage says.
+    pub described: Option<Class>,
     /// What is to be made of it when references beneath the corpus are allowed, if that makes a difference.
     pub with_references: Option<Class>,
     /// Whether `qemu-img` reads it too, soon, and to the same effect.
@@ -163,7 +165,19 @@ fn row<T: Into<Files>>(
         _ => Stage::Open,
     };
     let build = Box::new(move || build().into());
-    Row { id, trick, format: None, name: "image", class, stage, with_references: None, agrees: false, build }
+    let (described, with_references) = (None, None);
+    Row {
+        id,
+        trick,
+        format: None,
+        name: "image",
+        class,
+        stage,
+        described,
+        with_references,
+        agrees: false,
+        build,
+    }
 }
 
 impl Row {
@@ -177,6 +191,10 @@ impl Row {
 
     fn at(self, stage: Stage) -> Self {
         Self { stage, ..self }
+    }
+
+    fn described(self, class: Class) -> Self {
+        Self { described: Some(class), ..self }
     }
 
     fn with_references(self, class: Class) -> Self {
@@ -194,7 +212,11 @@ impl Row {
 
     /// What a command is to make of the row that looks at these stages.
     pub fn class_for(&self, stages: &[Stage]) -> Class {
-        if stages.contains(&self.stage) { self.class } else { Class::Ok }
+        match self.described {
+            Some(class) if !stages.contains(&Stage::Contents) => class,
+            _ if stages.contains(&self.stage) => self.class,
+            _ => Class::Ok,
+        }
     }
 
     /// Writes the row's directory beneath `corpus`.
