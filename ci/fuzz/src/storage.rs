@@ -77,7 +77,7 @@ pub fn walk(image: &mut Image<Liar>) {
     let (size, stripes) = (image.virtual_size(), image.storage().stripes());
     // A stripe can cut each run of the mapping once more.
     let most = image.max_extents().saturating_mul(stripes + 1);
-    let references = image.references().len();
+    let references = image.references().len() + usize::from(image.data_file().is_some());
     let (mut offset, mut steps) = (0, 0);
     while offset < size {
         let Ok(extent) = image.extent_at(offset) else { break };
