@@ -100,7 +100,7 @@ expect "$said" '{"record":"result","request_id":42,"answer":{"measure":{"require
 disk=$(mktemp)
 trap 'rm -f "$disk"' EXIT
 truncate -s 1M "$disk"
-said=$(answer "$request"'{"image":{"file":{"disk":"source","length":1048576,"allocated":1048576,"extents":{"inline":[[0,65536]]}},"format":"raw","snapshot":null}}}' \
+said=$(answer "$request"'{"image":{"source":{"file":{"disk":"source","length":1048576,"allocated":1048576,"extents":{"inline":[[0,65536]]}},"format":"raw"},"snapshot":null}}}' \
     -drive "if=none,id=disk,format=raw,readonly=on,file=$disk" -device virtio-blk-device,drive=disk,serial=source)
 expect "$said" '{"record":"result","request_id":42,"answer":{"measure":{"required":393216,"fully-allocated":1376256}}}' \
     'a disk, found by its serial and measured'
