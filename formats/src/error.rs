@@ -30,9 +30,10 @@ pub struct Error {
     pub kind: ErrorKind,
     /// Name of the field or structure at fault, as the format's specification spells it (`l1_size`, `L2 table`).
     pub field: &'static str,
-    /// What is wrong with it, in `qemu-img`'s words where `qemu-img` finds the same fault. A second line, behind a tab, is
-    /// a hint what to do.
+    /// What is wrong with it, in `qemu-img`'s words where `qemu-img` finds the same fault.
     pub message: String,
+    /// What to do about it, where `qemu-img` says so. Nothing in it comes from an image.
+    pub hint: Option<&'static str>,
     /// The file at fault.
     pub file: FileIndex,
 }
@@ -40,7 +41,12 @@ pub struct Error {
 impl Error {
     /// A failure of `kind` to be blamed on `field` of the image's own file.
     pub fn new(kind: ErrorKind, field: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, field, message: message.into(), file: FileIndex::OWN }
+        Self { kind, field, message: message.into(), hint: None, file: FileIndex::OWN }
+    }
+
+    /// The same failure, with a hint what to do.
+    pub(crate) fn hint(self, hint: Option<&'static str>) -> Self {
+        Self { hint, ..self }
     }
 
     /// The same failure, of another file.

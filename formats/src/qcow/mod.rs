@@ -156,9 +156,9 @@ impl Fields {
         }
         let version = self.version.get();
         if version != VERSION {
-            let hint = if matches!(version, 2 | 3) { "\n\tTry the 'qcow2' driver instead." } else { "" };
-            let message = format!("qcow (v1) does not support qcow version {version}{hint}");
-            return Err(Error::new(ErrorKind::Unsupported, "version", message));
+            let hint = matches!(version, 2 | 3).then_some("Try the 'qcow2' driver instead.");
+            let message = format!("qcow (v1) does not support qcow version {version}");
+            return Err(Error::new(ErrorKind::Unsupported, "version", message).hint(hint));
         }
         if self.size.get() <= 1 {
             return Err(invalid("size", "Image size is too small (must be at least 2 bytes)"));
