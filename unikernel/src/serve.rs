@@ -5,7 +5,7 @@ use alloc::{boxed::Box, format, vec, vec::Vec};
 use drivers::Block;
 use protocol::{
     Answer, CommandHeader, ErrorKind, ErrorRecord, FileFacts, HEADER_LENGTH, InfoRequest, MeasureRequest,
-    Need, Op, OptionsRequest, Record, Reply,
+    Need, Op, OptionsRequest, Part, Record, Reply,
 };
 use serde::Deserialize;
 
@@ -64,14 +64,17 @@ fn dispatch(op: Op, payload: &[u8], files: &mut Attached) -> Result<Answer, Erro
         Op::Info => {
             let request: InfoRequest = parse(payload)?;
             let request_id = files.request_id;
-            let mut tell = |part| {
-                let record = Record::Part { request_id, part };
-                boot::console(|console| console.write(&record.to_line()));
-            };
+            let mut tell = |part| tell(request_id, Part::Info(part));
             ops::info::run(&request, files, &mut tell).map(|image| Answer::Info(Box::new(image)))
         }
         Op::Reply => Err(ErrorRecord::new(ErrorKind::Usage, "a reply to nothing")),
     }
+}
+
+/// Sends what was found so far.
+fn tell(request_id: u64, part: Part) {
+    let record = Record::Part { request_id, part };
+    boot::console(|console| console.write(&record.to_line()));
 }
 
 fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, ErrorRecord> {

@@ -5,7 +5,9 @@ use std::{borrow::Cow, io, time::Duration};
 use protocol::{ErrorKind, ErrorRecord};
 use thiserror::Error;
 
-use crate::{devices::DeviceError, machine::MachineError, records::StreamError, sandbox::SandboxError};
+use crate::{
+    devices::DeviceError, machine::MachineError, records::StreamError, report::reason, sandbox::SandboxError,
+};
 
 /// A command that failed.
 #[derive(Debug, Error)]
@@ -41,6 +43,9 @@ pub enum Error {
     /// The guest sent something that is no valid stream of records.
     #[error("The guest was stopped: invalid answer: {0}")]
     Stream(#[from] StreamError),
+    /// The answer could not be printed.
+    #[error("Could not write to standard output: {}", reason(.0))]
+    Output(io::Error),
     /// The deadline passed.
     #[error("The command did not finish within {} seconds (see --timeout)", .0.as_secs_f64())]
     Timeout(Duration),
@@ -54,7 +59,7 @@ impl Error {
             Self::Machine(MachineError::MemorySize { .. }) => ErrorKind::Usage,
             Self::Machine(MachineError::Memory { .. }) => ErrorKind::Limit,
             Self::Machine(MachineError::Image(_)) => ErrorKind::InvalidFormat,
-            Self::Machine(_) | Self::Sandbox(_) | Self::EventLoop(_) => ErrorKind::Io,
+            Self::Machine(_) | Self::Sandbox(_) | Self::EventLoop(_) | Self::Output(_) => ErrorKind::Io,
             Self::GuestFault { .. } | Self::GuestPanic(_) | Self::Device(_) | Self::Stream(_) => {
                 ErrorKind::GuestFault
             }

@@ -3,7 +3,7 @@
 use std::{fs::File, time::Duration};
 
 use protocol::{
-    Answer, CommandHeader, ErrorKind, ErrorRecord, InfoPart, Op, Reply,
+    Answer, CommandHeader, ErrorKind, ErrorRecord, Op, Part, Reply,
     handover::{Handover, RING_PAGE},
 };
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -15,7 +15,7 @@ use crate::{
     },
     error::Error,
     machine::{Deadline, Exit, Fault, Machine, symbol_at},
-    records::{Event, RecordStream, StreamError},
+    records::{Event, MAX_ANSWER, RecordStream, StreamError},
     references::{Grant, References},
     sandbox::Sandbox,
 };
@@ -86,6 +86,32 @@ pub struct Command {
     pub cpu: Cpu,
     /// Who decides about the files that images name. They are served in the vCPU's thread.
     pub references: References,
+    /// Most bytes of its answer: [`MAX_ANSWER`] where parts of it are kept.
+    pub max_answer: u64,
+}
+
+impl Command {
+    /// A short command that needs no files.
+    pub fn new(op: Op, payload: Vec<u8>) -> Self {
+        Self {
+            op,
+            payload,
+            disks: Vec::new(),
+            io: IoMode::Inline,
+            start: DeviceStart::HandedOver,
+            cpu: Cpu::Baseline,
+            references: References::denied(),
+            max_answer: MAX_ANSWER,
+        }
+    }
+}
+
+/// Takes the parts of an answer one by one as they come. An error ends the command.
+pub type Consumer<'a> = dyn FnMut(Part) -> Result<(), Error> + 'a;
+
+/// The [`Consumer`] for operations that answer in one piece.
+pub fn no_parts(_: Part) -> Result<(), Error> {
+    Err(StreamError::Operation.into())
 }
 
 /// What the guest gets.
@@ -102,8 +128,6 @@ pub struct Limits {
 pub struct Finished {
     /// What the guest found.
     pub answer: Answer,
-    /// What it found before, in order.
-    pub parts: Vec<InfoPart>,
     /// The files that it was given.
     pub references: References,
     /// In the order they must go: the deadline, the I/O thread and the devices before the memory they work on.
@@ -118,8 +142,13 @@ impl Finished {
 }
 
 /// Runs `command` in a machine of its own. With a sandbox, the calling process is restricted for good.
-pub fn run(command: Command, limits: &Limits, sandbox: Option<&Sandbox>) -> Result<Finished, Error> {
-    run_guest(UNIKERNEL, command, limits, sandbox)
+pub fn run(
+    command: Command,
+    limits: &Limits,
+    sandbox: Option<&Sandbox>,
+    consumer: &mut Consumer,
+) -> Result<Finished, Error> {
+    run_guest(UNIKERNEL, command, limits, sandbox, consumer)
 }
 
 /// As [`run`], with another guest than the unikernel.
@@ -128,6 +157,7 @@ pub fn run_guest(
     command: Command,
     limits: &Limits,
     sandbox: Option<&Sandbox>,
+    consumer: &mut Consumer,
 ) -> Result<Finished, Error> {
     let port = Port::saying(encode(command.op, &command.payload)?);
     let slots = match command.start {
@@ -171,18 +201,18 @@ pub fn run_guest(
         sandbox.filter_syscalls()?;
     }
     let mut references = command.references;
-    let mut parts = Vec::new();
-    let mut answers = Answers { port: &port, references: &mut references, parts: &mut parts, op: command.op };
+    let records = RecordStream::new(REQUEST_ID, command.max_answer);
+    let mut answers = Answers { port: &port, records, references: &mut references, consumer };
     let answer = converse(guest, &mut machine, &mut bus, io.as_ref(), &deadline, &mut answers)?;
-    Ok(Finished { answer, parts, references, _parts: (deadline, io, bus, machine) })
+    Ok(Finished { answer, references, _parts: (deadline, io, bus, machine) })
 }
 
 /// The host's side of the conversation with the guest.
 struct Answers<'a> {
     port: &'a Port,
+    records: RecordStream,
     references: &'a mut References,
-    parts: &'a mut Vec<InfoPart>,
-    op: Op,
+    consumer: &'a mut Consumer<'a>,
 }
 
 /// The one exit loop: runs the guest until it has sent its terminal record.
@@ -194,17 +224,15 @@ fn converse(
     deadline: &Deadline,
     answers: &mut Answers<'_>,
 ) -> Result<Answer, Error> {
-    let mut records = RecordStream::new(REQUEST_ID);
     loop {
         let exit = machine.vcpu.run(bus);
-        records.push(&answers.port.take())?;
-        while let Some(event) = records.next_event() {
+        answers.records.push(&answers.port.take())?;
+        while let Some(event) = answers.records.next_event() {
             match event {
                 Event::Ended(outcome) => {
                     return outcome.map_err(|record| guest_error(answers.references.named(record)));
                 }
-                Event::Part(part) if answers.op == Op::Info => answers.parts.push(part),
-                Event::Part(_) => return Err(StreamError::Operation.into()),
+                Event::Part(part) => (answers.consumer)(part)?,
                 Event::Need(need) => {
                     let reply = match answers.references.answer(&need) {
                         Ok(Grant { facts, disks }) => {

@@ -3,11 +3,11 @@
 
 use std::collections::VecDeque;
 
-use protocol::{Answer, ErrorRecord, InfoPart, MAX_RECORD, Need, Record, RecordError, parse_record};
+use protocol::{Answer, ErrorRecord, MAX_RECORD, Need, Part, Record, RecordError, parse_record};
 use thiserror::Error;
 
-/// Most bytes a guest may send in answer to one command.
-pub const MAX_ANSWER: usize = 16 << 20;
+/// Most bytes a guest may send in answer to a command whose answer is kept until it is whole.
+pub const MAX_ANSWER: u64 = 16 << 20;
 
 /// Why bytes from the guest are not a valid answer.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -18,9 +18,9 @@ pub enum StreamError {
     /// A line longer than any record, not ended yet.
     #[error("record is longer than {MAX_RECORD} bytes")]
     LineTooLong,
-    /// More than [`MAX_ANSWER`] bytes.
-    #[error("answer is longer than {MAX_ANSWER} bytes")]
-    TooLong,
+    /// More bytes than the command may have in answer.
+    #[error("answer is longer than {0} bytes")]
+    TooLong(u64),
     /// A record for a command that was not given.
     #[error("record is for request {0}")]
     Request(u64),
@@ -41,7 +41,7 @@ pub enum Event {
     /// It waits for a file.
     Need(Need),
     /// A part of the answer.
-    Part(InfoPart),
+    Part(Part),
     /// The command has ended; nothing follows.
     Ended(Outcome),
 }
@@ -51,23 +51,24 @@ pub enum Event {
 pub struct RecordStream {
     request_id: u64,
     line: Vec<u8>,
-    received: usize,
+    received: u64,
+    max: u64,
     /// Whether the terminal record is there: nothing may follow it, even when it was taken.
     ended: bool,
     events: VecDeque<Event>,
 }
 
 impl RecordStream {
-    /// Nothing received yet for the command `request_id`.
-    pub fn new(request_id: u64) -> Self {
-        Self { request_id, line: Vec::new(), received: 0, ended: false, events: VecDeque::new() }
+    /// Nothing received yet for the command `request_id`, whose answer may have `max` bytes.
+    pub fn new(request_id: u64, max: u64) -> Self {
+        Self { request_id, line: Vec::new(), received: 0, max, ended: false, events: VecDeque::new() }
     }
 
     /// Takes bytes as they come.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
-        self.received += bytes.len();
-        if self.received > MAX_ANSWER {
-            return Err(StreamError::TooLong);
+        self.received = self.received.saturating_add(bytes.len() as u64);
+        if self.received > self.max {
+            return Err(StreamError::TooLong(self.max));
         }
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
             if self.ended {
@@ -124,7 +125,7 @@ mod tests {
         b"{\"record\":\"result\",\"request_id\":1,\"answer\":{\"measure\":{\"required\":1,\"fully-allocated\":2}}}\n";
 
     fn push_all(chunks: &[&[u8]]) -> Result<RecordStream, StreamError> {
-        let mut stream = RecordStream::new(1);
+        let mut stream = RecordStream::new(1, MAX_ANSWER);
         for chunk in chunks {
             stream.push(chunk)?;
         }
@@ -162,8 +163,8 @@ mod tests {
     #[test]
     fn lines_and_answers_are_bounded() {
         assert_eq!(push_all(&[&vec![b'x'; MAX_RECORD], b"x"]).unwrap_err(), StreamError::LineTooLong);
-        let mut stream = RecordStream::new(1);
-        assert_eq!(stream.push(&vec![b'\n'; MAX_ANSWER + 1]), Err(StreamError::TooLong));
+        let mut stream = RecordStream::new(1, 20);
+        assert_eq!(stream.push(&[b'\n'; 21]), Err(StreamError::TooLong(20)));
     }
 
     #[test]

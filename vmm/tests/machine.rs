@@ -9,8 +9,7 @@ use std::{
 
 use instar::{
     error::Error,
-    launch::{Command, Cpu, DeviceStart, Disk, IoMode, Limits, run},
-    references::References,
+    launch::{Command, DeviceStart, Disk, IoMode, Limits, no_parts, run},
 };
 use protocol::{
     Answer, ErrorKind, ExtentMap, FileFacts, ImageSource, MeasureAnswer, MeasureRequest, MeasureSubject, Op,
@@ -48,16 +47,8 @@ fn measure(
     start: DeviceStart,
     limits: &Limits,
 ) -> Result<MeasureAnswer, Error> {
-    let command = Command {
-        op: Op::Measure,
-        payload: payload.to_vec(),
-        disks,
-        io,
-        start,
-        cpu: Cpu::Baseline,
-        references: References::denied(),
-    };
-    match run(command, limits, None)?.answer {
+    let command = Command { disks, io, start, ..Command::new(Op::Measure, payload.to_vec()) };
+    match run(command, limits, None, &mut no_parts)?.answer {
         Answer::Measure(answer) => Ok(answer),
         other => panic!("{other:?}"),
     }

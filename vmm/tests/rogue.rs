@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use instar::{
     error::Error,
-    launch::{Command, Cpu, DeviceStart, IoMode, Limits, run_guest},
+    launch::{Command, DeviceStart, Limits, no_parts, run_guest},
     records::StreamError,
-    references::References,
 };
 use protocol::{ErrorKind, Op, RecordError};
 
@@ -16,18 +15,10 @@ const ROGUE: &[u8] = include_bytes!(env!("INSTAR_ROGUE"));
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn run_started(deed: &str, timeout: Duration, start: DeviceStart) -> Error {
-    let command = Command {
-        op: Op::Measure,
-        payload: deed.as_bytes().to_vec(),
-        disks: vec![],
-        io: IoMode::Inline,
-        start,
-        cpu: Cpu::Baseline,
-        references: References::denied(),
-    };
+    let command = Command { start, ..Command::new(Op::Measure, deed.as_bytes().to_vec()) };
     let limits = Limits { memory: 16 << 20, timeout };
     let begin = Instant::now();
-    let Err(error) = run_guest(ROGUE, command, &limits, None) else {
+    let Err(error) = run_guest(ROGUE, command, &limits, None, &mut no_parts) else {
         panic!("{deed}: a rogue guest has no answer")
     };
     assert!(begin.elapsed() < timeout + TIMEOUT, "{deed} went on after the deadline");

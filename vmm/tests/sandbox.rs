@@ -23,10 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use instar::{
-    references::References,
-    sandbox::{Layer, Sandbox, SandboxOptions, layers},
-};
+use instar::sandbox::{Layer, Sandbox, SandboxOptions, layers};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Tells a process that it is the child, and of which case.
@@ -409,7 +406,7 @@ fn an_interrupted_child_leaves_no_core() {
 
 #[test]
 fn a_machine_runs_and_is_taken_down_inside_the_sandbox() {
-    use instar::launch::{Command, Cpu, DeviceStart, Disk, IoMode, Limits, run, run_guest};
+    use instar::launch::{Command, Disk, IoMode, Limits, no_parts, run, run_guest};
     use protocol::{ErrorKind, Op};
 
     const ROGUE: &[u8] = include_bytes!(env!("INSTAR_ROGUE"));
@@ -430,22 +427,16 @@ fn a_machine_runs_and_is_taken_down_inside_the_sandbox() {
     let disk = Disk { serial: "source".into(), file, length: 1 << 20, writable: false };
     let deed = case.split_once(' ').map(|(_, deed)| deed);
     let payload = deed.unwrap_or(&request).as_bytes().to_vec();
-    let command = Command {
-        op: Op::Measure,
-        payload,
-        disks: vec![disk],
-        io,
-        start: DeviceStart::HandedOver,
-        cpu: Cpu::Baseline,
-        references: References::denied(),
-    };
+    let command = Command { disks: vec![disk], io, ..Command::new(Op::Measure, payload) };
     let limits =
         Limits { memory: 64 << 20, timeout: Duration::from_secs(if deed.is_some() { 1 } else { 30 }) };
     let sandbox = Sandbox::new(SandboxOptions::default());
     match deed {
-        None => drop(run(command, &limits, Some(&sandbox)).map_err(|error| error.to_string()).unwrap()),
+        None => drop(
+            run(command, &limits, Some(&sandbox), &mut no_parts).map_err(|error| error.to_string()).unwrap(),
+        ),
         Some(deed) => {
-            let outcome = run_guest(ROGUE, command, &limits, Some(&sandbox));
+            let outcome = run_guest(ROGUE, command, &limits, Some(&sandbox), &mut no_parts);
             let expected = if deed == "spin" { ErrorKind::Timeout } else { ErrorKind::GuestFault };
             assert_eq!(outcome.err().map(|error| error.kind()), Some(expected));
         }

@@ -1,15 +1,15 @@
 //! The guest's answer, as the host reads it: any bytes in any pieces are the same events, whatever the pieces.
 #![no_main]
 
-use instar::records::{Event, RecordStream};
+use instar::records::{Event, MAX_ANSWER, RecordStream};
 use libfuzzer_sys::fuzz_target;
 use protocol::{Record, parse_record};
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (piece, bytes) = input;
-    let mut whole = RecordStream::new(1);
+    let mut whole = RecordStream::new(1, MAX_ANSWER);
     let taken = whole.push(bytes);
-    let mut pieces = RecordStream::new(1);
+    let mut pieces = RecordStream::new(1, MAX_ANSWER);
     let taken_in_pieces = bytes.chunks(usize::from(piece) + 1).try_for_each(|piece| pieces.push(piece));
     assert_eq!(taken, taken_in_pieces, "pieces make no difference");
     let mut ended = false;

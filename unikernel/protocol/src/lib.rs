@@ -30,7 +30,7 @@ pub use info::{
 pub use measure::{MeasureAnswer, MeasureRequest, MeasureSubject};
 pub use options::{OptionLine, OptionType, OptionsAnswer, OptionsRequest};
 pub use profile::QemuVersion;
-pub use record::{Answer, ErrorKind, ErrorRecord, MAX_RECORD, Record, RecordError, parse_record};
+pub use record::{Answer, ErrorKind, ErrorRecord, MAX_RECORD, Part, Record, RecordError, parse_record};
 pub use secret::{Secret, SecretContent};
 pub use source::{Backing, ImageSource, Need, Reply, Role, Window};
 pub use text::Text;

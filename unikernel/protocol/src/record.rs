@@ -32,7 +32,7 @@ pub enum Record {
         /// The id of the command that found it.
         request_id: u64,
         /// What was found.
-        part: InfoPart,
+        part: Part,
     },
     /// Terminal: the command succeeded.
     Result {
@@ -48,6 +48,14 @@ pub enum Record {
         /// Why.
         error: ErrorRecord,
     },
+}
+
+/// A piece of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum Part {
+    /// Of [`Op::Info`](crate::Op::Info).
+    Info(InfoPart),
 }
 
 /// The answer of an operation.

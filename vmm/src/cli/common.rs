@@ -10,7 +10,8 @@ use std::{
 };
 
 use argh::ArgsInfo;
-use protocol::{ErrorKind, QemuVersion};
+use protocol::{ErrorKind, Op, QemuVersion};
+use serde::Serialize;
 
 use super::{
     argv::{Exception, Reader, Table},
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    launch::{self, Command, Finished, Limits},
+    launch::{self, Command, Consumer, Finished, Limits},
     machine::{MAX_MEMORY, MIN_MEMORY},
     records::StreamError,
     references::Directory,
@@ -170,11 +171,16 @@ pub struct Terms {
 
 impl Terms {
     /// Runs a command about the image `name`.
-    pub fn launch(&self, command: Command, name: &OsStr) -> Result<Finished, Failure> {
+    pub fn launch(
+        &self,
+        command: Command,
+        name: &OsStr,
+        consumer: &mut Consumer,
+    ) -> Result<Finished, Failure> {
         let deadline = self.started + Duration::from(self.timeout);
         let left = deadline.saturating_duration_since(Instant::now());
         let limits = Limits { memory: self.memory.bytes(), timeout: left };
-        launch(command, &limits, self.no_sandbox, self.speaker).map_err(|error| match error {
+        launch(command, &limits, self, consumer).map_err(|error| match error {
             Error::Guest(record) => Image::refusal(name, record),
             // The time asked for, not what was left of it when the machine started.
             Error::Timeout(_) => Error::Timeout(self.timeout.into()).into(),
@@ -183,16 +189,29 @@ impl Terms {
     }
 }
 
+/// What asks the guest for `request`.
+pub fn command(op: Op, request: &impl Serialize) -> Result<Command, Failure> {
+    let payload = serde_json::to_vec(request)
+        .map_err(|error| Failure::usage(format!("Could not encode the command: {error}")))?;
+    Ok(Command::new(op, payload))
+}
+
 /// The guest answered something else than it was asked.
 pub fn another_operation() -> Failure {
     Error::from(StreamError::Operation).into()
 }
 
 /// Runs a command in its machine, in its sandbox.
-fn launch(command: Command, limits: &Limits, no_sandbox: bool, speaker: Speaker) -> Result<Finished, Error> {
-    if no_sandbox {
+fn launch(
+    command: Command,
+    limits: &Limits,
+    terms: &Terms,
+    consumer: &mut Consumer,
+) -> Result<Finished, Error> {
+    let speaker = terms.speaker;
+    if terms.no_sandbox {
         speaker.warn("Running without the sandbox (--no-sandbox)");
-        return launch::run(command, limits, None);
+        return launch::run(command, limits, None, consumer);
     }
     let options = SandboxOptions {
         as_qemu_img: speaker.as_qemu_img,
@@ -200,7 +219,7 @@ fn launch(command: Command, limits: &Limits, no_sandbox: bool, speaker: Speaker)
         ..SandboxOptions::default()
     };
     let sandbox = Sandbox::new(options);
-    let finished = launch::run(command, limits, Some(&sandbox));
+    let finished = launch::run(command, limits, Some(&sandbox), consumer);
     let status = sandbox.status();
     if status.no_new_privs == Layer::Enforced && status.landlock == Layer::Missing {
         speaker.warn("This kernel has no Landlock: the sandbox is without that layer");

@@ -8,7 +8,7 @@ use std::{
 
 use argh::{ArgsInfo, FromArgs};
 use jiff::tz::TimeZone;
-use protocol::{Answer, ErrorKind, ImageInfo, InfoPart, InfoRequest, Op, QemuVersion};
+use protocol::{Answer, ErrorKind, ImageInfo, InfoPart, InfoRequest, Op, Part, QemuVersion};
 
 use super::{
     argv::{ArgvError, Exception, Reader, Table},
@@ -18,7 +18,7 @@ use super::{
     secret,
 };
 use crate::{
-    launch::{Command, Cpu, DeviceStart, Finished, IoMode},
+    launch::{Command, Finished},
     report::{
         self, Failure, Speaker, escape,
         info::{File, Shape},
@@ -187,18 +187,19 @@ impl Info {
             source: Box::new(source),
             backing_chain: self.backing_chain,
         };
-        let payload = serde_json::to_vec(&request)
-            .map_err(|error| Failure::usage(format!("Could not encode the command: {error}")))?;
         let output = Output::of(&self.output);
         // Once the sandbox is up, nobody can ask what time it is here.
         let zone = match output {
             Output::Human => TimeZone::system(),
             Output::Json => TimeZone::UTC,
         };
-        let (start, io) = (DeviceStart::HandedOver, IoMode::Inline);
-        let command = Command { op: Op::Info, payload, disks, io, start, cpu: Cpu::Baseline, references };
-        let mut finished = terms.launch(command, name)?;
-        let mut images = images(&mut finished, &files)?;
+        let command = Command { disks, references, ..common::command(Op::Info, &request)? };
+        let mut parts = Vec::new();
+        let finished = terms.launch(command, name, &mut |Part::Info(part)| {
+            parts.push(part);
+            Ok(())
+        })?;
+        let mut images = images(&finished, parts, &files)?;
         if let Some(first) = images.first_mut() {
             first.name = shown;
         }
@@ -213,12 +214,16 @@ impl Info {
 }
 
 /// The images of an answer; `opened` are the files of the command line.
-fn images(finished: &mut Finished, opened: &[Opened]) -> Result<Vec<report::info::Image>, Failure> {
+fn images(
+    finished: &Finished,
+    parts: Vec<InfoPart>,
+    opened: &[Opened],
+) -> Result<Vec<report::info::Image>, Failure> {
     let Answer::Info(last) = &finished.answer else { return Err(common::another_operation()) };
     let last = InfoPart::Image(last.clone());
     let (mut snapshots, mut bitmaps, mut extents) = (Vec::new(), Vec::new(), Vec::new());
     let mut images = Vec::new();
-    for part in mem::take(&mut finished.parts).into_iter().chain([last]) {
+    for part in parts.into_iter().chain([last]) {
         match part {
             InfoPart::Snapshots(more) => snapshots.extend(more),
             InfoPart::Bitmaps(more) => bitmaps.extend(more),

@@ -21,7 +21,7 @@ use super::{
     secret, snapshot,
 };
 use crate::{
-    launch::{Command, Cpu, DeviceStart, Disk, IoMode},
+    launch::{self, Command, Cpu, Disk, IoMode},
     references::References,
     report::{self, Failure, Speaker, escape},
 };
@@ -184,12 +184,10 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
         exact: options.exact(speaker.profile)?,
         subject,
     };
-    let payload = serde_json::to_vec(&request)
-        .map_err(|error| Failure::usage(format!("Could not encode the command: {error}")))?;
     let io = IoMode::for_reading(bytes);
-    let start = DeviceStart::HandedOver;
-    let command = Command { op: Op::Measure, payload, disks, io, start, cpu, references };
-    let finished = terms.launch(command, name.unwrap_or_default())?;
+    let command = common::command(Op::Measure, &request)?;
+    let command = Command { disks, io, cpu, references, ..command };
+    let finished = terms.launch(command, name.unwrap_or_default(), &mut launch::no_parts)?;
     let Answer::Measure(answer) = &finished.answer else { return Err(common::another_operation()) };
     let printed = report::print(&match Output::of(&options.output) {
         Output::Json => report::measure::json(answer),

@@ -14,14 +14,13 @@ use std::io::{self, Write};
 
 pub use escape::{escape, escape_name};
 pub use failure::{Failure, Speaker};
-use protocol::ErrorKind;
+
+use crate::error::Error;
 
 /// Writes a result to stdout, all of it or a failure.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| {
-        Failure::new(ErrorKind::Io, format!("Could not write to standard output: {}", reason(&error)))
-    })
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Error::Output(error).into())
 }
 
 /// Writes to stderr. That may fail, and then there is nobody left to tell.

@@ -5,7 +5,7 @@ use alloc::{boxed::Box, string::ToString, vec, vec::Vec};
 use formats::{Region, Storage, StorageError};
 use protocol::{
     Answer, ErrorKind, ErrorRecord, ExtentMap, FileFacts, ImageInfo, ImageSource, InfoPart, InfoRequest,
-    MAX_RECORD, QemuVersion, Record,
+    MAX_RECORD, Part, QemuVersion, Record,
 };
 
 use super::run;
@@ -97,7 +97,7 @@ fn no_part_of_a_list_is_longer_than_a_record() {
         if let InfoPart::Snapshots(snapshots) = &part {
             count += snapshots.len();
         }
-        let line = Record::Part { request_id: u64::MAX, part }.to_line();
+        let line = Record::Part { request_id: u64::MAX, part: Part::Info(part) }.to_line();
         assert!(line.len() <= MAX_RECORD, "{}", line.len());
     }
     assert_eq!(count, names.len());
