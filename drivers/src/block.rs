@@ -1,4 +1,4 @@
-//! The block driver: reads with many requests in flight (virtio 1.2, section 5.2).
+//! The block driver: reads and writes with many requests in flight (virtio 1.2, section 5.2).
 
 use alloc::{boxed::Box, vec};
 use core::ptr::{NonNull, addr_of, addr_of_mut};
@@ -20,6 +20,8 @@ const SEGMENTS: usize = 3;
 const REQUESTS: u32 = 0;
 
 const TYPE_IN: u32 = 0;
+const TYPE_OUT: u32 = 1;
+const TYPE_FLUSH: u32 = 4;
 const TYPE_GET_ID: u32 = 8;
 
 const STATUS_OK: u8 = 0;
@@ -37,7 +39,7 @@ impl Serial {
     }
 }
 
-/// A read failed.
+/// A request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockError {
     /// Not whole sectors, or beyond the end of the disk.
@@ -60,6 +62,29 @@ struct Header {
 struct Slot {
     header: Header,
     status: u8,
+}
+
+/// What a request moves.
+enum Data<'a> {
+    /// From the disk to here.
+    In(&'a mut [u8]),
+    /// From here to the disk.
+    Out(&'a [u8]),
+}
+
+impl Data<'_> {
+    /// The parts that a request takes each.
+    fn chunks(self) -> impl Iterator<Item = Segment> {
+        let (address, length, device_writes) = match self {
+            Data::In(buffer) => (buffer.as_mut_ptr() as u64, buffer.len(), true),
+            Data::Out(bytes) => (bytes.as_ptr() as u64, bytes.len(), false),
+        };
+        (0..length).step_by(MAX_REQUEST).map(move |start| Segment {
+            address: address + start as u64,
+            length: u32::try_from((length - start).min(MAX_REQUEST)).unwrap_or_default(),
+            device_writes,
+        })
+    }
 }
 
 /// A block device that is up.
@@ -120,35 +145,56 @@ impl Block {
     /// The disk's serial.
     pub fn serial(&mut self) -> Result<Serial, BlockError> {
         let mut serial = Serial([0; 20]);
-        self.transfer(TYPE_GET_ID, 0, &mut serial.0)?;
+        self.transfer(TYPE_GET_ID, 0, Data::In(&mut serial.0))?;
         Ok(serial)
     }
 
     /// Fills `buffer` from byte `offset`; both are whole sectors inside the disk.
     pub fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), BlockError> {
-        let length = u64::try_from(buffer.len()).map_err(|_| BlockError::Range)?;
+        let sector = self.place(offset, buffer.len())?;
+        self.transfer(TYPE_IN, sector, Data::In(buffer))
+    }
+
+    /// Writes `bytes` at byte `offset`; both are whole sectors inside the disk.
+    pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), BlockError> {
+        let sector = self.place(offset, bytes.len())?;
+        self.transfer(TYPE_OUT, sector, Data::Out(bytes))
+    }
+
+    /// Waits until what was written is on stable storage.
+    pub fn flush(&mut self) -> Result<(), BlockError> {
+        let header = Header { kind: TYPE_FLUSH, reserved: 0, sector: 0 };
+        self.submit(header, None).ok_or(BlockError::Device)?;
+        self.transport.notify(REQUESTS);
+        self.wait_for_one()
+    }
+
+    /// The first sector of whole sectors inside the disk.
+    fn place(&self, offset: u64, length: usize) -> Result<u64, BlockError> {
+        let length = u64::try_from(length).map_err(|_| BlockError::Range)?;
         let inside = offset.checked_add(length).is_some_and(|end| end <= self.len());
         if !inside || !offset.is_multiple_of(SECTOR) || !length.is_multiple_of(SECTOR) {
             return Err(BlockError::Range);
         }
-        self.transfer(TYPE_IN, offset / SECTOR, buffer)
+        Ok(offset / SECTOR)
     }
 
-    /// Runs requests of one kind over `buffer`, as many at once as the queue holds, and waits for all of them.
-    fn transfer(&mut self, kind: u32, first_sector: u64, buffer: &mut [u8]) -> Result<(), BlockError> {
+    /// Runs requests of one kind over `data`, as many at once as the queue holds, and waits for all of them.
+    fn transfer(&mut self, kind: u32, first_sector: u64, data: Data<'_>) -> Result<(), BlockError> {
         let mut outcome = Ok(());
         let mut in_flight = 0_usize;
         let mut sector = first_sector;
-        for chunk in buffer.chunks_mut(MAX_REQUEST) {
+        for chunk in data.chunks() {
             let header = Header { kind, reserved: 0, sector };
-            while self.submit(header, chunk).is_none() {
+            let length = u64::from(chunk.length);
+            while self.submit(header, Some(chunk)).is_none() {
                 // The queue is full: something of ours is in flight, or the ring is broken.
                 self.transport.notify(REQUESTS);
                 outcome = outcome.and(self.wait_for_one());
                 in_flight = in_flight.checked_sub(1).ok_or(BlockError::Device)?;
             }
             in_flight += 1;
-            sector += u64::try_from(chunk.len()).unwrap_or(u64::MAX) / SECTOR;
+            sector += length / SECTOR;
         }
         self.transport.notify(REQUESTS);
         for _ in 0..in_flight {
@@ -157,25 +203,23 @@ impl Block {
         outcome
     }
 
-    fn submit(&mut self, header: Header, data: &mut [u8]) -> Option<Token> {
+    fn submit(&mut self, header: Header, data: Option<Segment>) -> Option<Token> {
         let slot = self.slots.get_mut(self.queue.next_token(SEGMENTS)?.index())?;
         *slot = Slot { header, status: STATUS_PENDING };
-        let segments: [Segment; SEGMENTS] = [
-            Segment {
-                address: addr_of!(slot.header) as u64,
-                length: u32::try_from(size_of::<Header>()).ok()?,
-                device_writes: false,
-            },
-            Segment {
-                address: data.as_mut_ptr() as u64,
-                length: u32::try_from(data.len()).ok()?,
-                device_writes: true,
-            },
-            Segment { address: addr_of_mut!(slot.status) as u64, length: 1, device_writes: true },
-        ];
+        let header = Segment {
+            address: addr_of!(slot.header) as u64,
+            length: u32::try_from(size_of::<Header>()).ok()?,
+            device_writes: false,
+        };
+        let status = Segment { address: addr_of_mut!(slot.status) as u64, length: 1, device_writes: true };
         // SAFETY: `transfer` keeps the buffer borrowed until each of its requests has completed (or the device has
         // proved broken, and with it the machine), and a slot is free again only when its chain is.
-        unsafe { self.queue.submit(&segments) }
+        unsafe {
+            match data {
+                Some(data) => self.queue.submit(&[header, data, status]),
+                None => self.queue.submit(&[header, status]),
+            }
+        }
     }
 
     fn wait_for_one(&mut self) -> Result<(), BlockError> {

@@ -52,5 +52,5 @@ pub use format::{Format, probe, probe_named_dmg};
 pub use image::{BackingFile, DataFile, Image};
 pub use luks::{LuksInfo, SlotInfo};
 pub use regions::Regions;
-pub use storage::{Region, Storage, StorageError};
+pub use storage::{Region, Storage, StorageError, StorageMut};
 pub use stream::{Codec, Stream};

@@ -3,8 +3,8 @@
 use alloc::{boxed::Box, vec, vec::Vec};
 
 use drivers::{Block, BlockError, SECTOR};
-use formats::{Region, Storage, StorageError};
-use protocol::ExtentMap;
+use formats::{Region, Storage, StorageError, StorageMut};
+use protocol::{ExtentMap, FileFacts};
 
 /// Bytes read at once to serve a read that is not whole sectors, and to look at an extent map on a disk.
 const WINDOW: usize = 64 << 10;
@@ -44,16 +44,35 @@ pub struct Disk {
     head: Box<[u8]>,
     head_length: u64,
     length: u64,
+    /// Length of the file by the host's account: whole sectors where it grew, until it was told better.
+    host_length: u64,
+    tell_length: Box<dyn FnMut(u64)>,
     allocated: u64,
     extents: Extents,
     window: Box<[u8]>,
 }
 
 impl Disk {
-    /// The disk `block`, which holds a file of `length` bytes that takes `allocated` bytes of space.
-    pub fn new(block: Block, length: u64, allocated: u64, extents: Extents, heads: &mut Heads) -> Self {
+    /// The disk `block`, which holds the file that `facts` are about. `tell_length` makes the host cut the file.
+    pub fn new(
+        block: Block,
+        facts: &FileFacts,
+        extents: Extents,
+        heads: &mut Heads,
+        tell_length: Box<dyn FnMut(u64)>,
+    ) -> Self {
         let head_length = heads.take().min(block.len());
-        Self { block, head: Box::default(), head_length, length, allocated, extents, window: Box::default() }
+        Self {
+            block,
+            head: Box::default(),
+            head_length,
+            length: facts.length,
+            host_length: facts.length,
+            tell_length,
+            allocated: facts.allocated,
+            extents,
+            window: Box::default(),
+        }
     }
 }
 
@@ -90,6 +109,37 @@ impl Storage for Disk {
     }
 }
 
+impl StorageMut for Disk {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        let end = offset.checked_add(bytes.len() as u64).ok_or(StorageError)?;
+        self.write_sectors(offset, bytes)?;
+        self.update_head(offset, bytes);
+        self.length = self.length.max(end);
+        self.host_length = self.host_length.max(end.next_multiple_of(SECTOR));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), StorageError> {
+        if self.host_length != self.length {
+            (self.tell_length)(self.length);
+            self.host_length = self.length;
+        }
+        self.block.flush().map_err(failed)
+    }
+
+    fn set_length(&mut self, length: u64) -> Result<(), StorageError> {
+        if length > self.block.len() {
+            return Err(StorageError);
+        }
+        (self.tell_length)(length);
+        // What is cut off is gone, should the file grow again.
+        let kept = length.min(self.head.len() as u64) as usize;
+        self.head.get_mut(kept..).unwrap_or_default().fill(0);
+        (self.length, self.host_length) = (length, length);
+        Ok(())
+    }
+}
+
 impl Disk {
     /// The `length` bytes at `offset`, if they are part of the head.
     fn head_part(&mut self, offset: u64, length: usize) -> Result<Option<&[u8]>, StorageError> {
@@ -103,6 +153,39 @@ impl Disk {
         }
         let start = offset as usize;
         Ok(self.head.get(start..start.saturating_add(length)))
+    }
+
+    /// Writes what is whole sectors at once, and the sectors of which only a part changes one by one.
+    fn write_sectors(&mut self, mut offset: u64, mut bytes: &[u8]) -> Result<(), StorageError> {
+        while !bytes.is_empty() {
+            let skip = (offset % SECTOR) as usize;
+            let whole = bytes.len() - bytes.len() % SECTOR as usize;
+            let count = if skip == 0 && whole > 0 {
+                self.block.write(offset, bytes.get(..whole).ok_or(StorageError)?).map_err(failed)?;
+                whole
+            } else {
+                let count = bytes.len().min(SECTOR as usize - skip);
+                let mut sector = [0; SECTOR as usize];
+                let start = offset - skip as u64;
+                self.block.read(start, &mut sector).map_err(failed)?;
+                let changed = sector.get_mut(skip..skip + count).ok_or(StorageError)?;
+                changed.copy_from_slice(bytes.get(..count).ok_or(StorageError)?);
+                self.block.write(start, &sector).map_err(failed)?;
+                count
+            };
+            offset += count as u64;
+            bytes = bytes.get(count..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Keeps the head what the disk is.
+    fn update_head(&mut self, offset: u64, bytes: &[u8]) {
+        if offset < self.head.len() as u64 {
+            let place = self.head.get_mut(offset as usize..).unwrap_or_default();
+            let count = place.len().min(bytes.len());
+            place[..count].copy_from_slice(&bytes[..count]);
+        }
     }
 
     fn read_through_window(&mut self, mut offset: u64, mut buf: &mut [u8]) -> Result<(), StorageError> {

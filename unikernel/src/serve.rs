@@ -101,7 +101,12 @@ impl Files for Attached<'_> {
     fn open(&mut self, facts: &FileFacts) -> Result<Disk, ErrorRecord> {
         let block = self.take(&facts.disk)?;
         let extents = Extents::new(&facts.extents, |serial| self.take(serial))?;
-        Ok(Disk::new(block, facts.length, facts.allocated, extents, &mut self.heads))
+        let (request_id, disk) = (self.request_id, facts.disk.clone());
+        let tell_length = move |length| {
+            let record = Record::Length { request_id, disk: disk.clone(), length };
+            boot::console(|console| console.write(&record.to_line()));
+        };
+        Ok(Disk::new(block, facts, extents, &mut self.heads, Box::new(tell_length)))
     }
 
     fn need(&mut self, need: &Need) -> Result<FileFacts, ErrorRecord> {

@@ -46,6 +46,9 @@ pub enum Error {
     /// The answer could not be printed.
     #[error("Could not write to standard output: {}", reason(.0))]
     Output(io::Error),
+    /// A file could not be made as long as it should be.
+    #[error("Could not resize the image: {}", reason(.0))]
+    Resize(io::Error),
     /// The deadline passed.
     #[error("The command did not finish within {} seconds (see --timeout)", .0.as_secs_f64())]
     Timeout(Duration),
@@ -59,7 +62,9 @@ impl Error {
             Self::Machine(MachineError::MemorySize { .. }) => ErrorKind::Usage,
             Self::Machine(MachineError::Memory { .. }) => ErrorKind::Limit,
             Self::Machine(MachineError::Image(_)) => ErrorKind::InvalidFormat,
-            Self::Machine(_) | Self::Sandbox(_) | Self::EventLoop(_) | Self::Output(_) => ErrorKind::Io,
+            Self::Machine(_) | Self::Sandbox(_) | Self::EventLoop(_) | Self::Output(_) | Self::Resize(_) => {
+                ErrorKind::Io
+            }
             Self::GuestFault { .. } | Self::GuestPanic(_) | Self::Device(_) | Self::Stream(_) => {
                 ErrorKind::GuestFault
             }

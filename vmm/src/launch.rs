@@ -1,6 +1,6 @@
 //! The one way to run a command: build a machine, enter the sandbox, run the guest until its terminal record.
 
-use std::{fs::File, time::Duration};
+use std::{fs::File, sync::Arc, time::Duration};
 
 use protocol::{
     Answer, CommandHeader, ErrorKind, ErrorRecord, Op, Part, Reply,
@@ -10,13 +10,14 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::{
     devices::{
-        Block, Console, DeviceBus, DeviceError, EventLoop, MMIO_BASE, MMIO_STRIDE, MmioTransport, Port,
-        SECTOR, SharedDevice,
+        Block, Console, DeviceBus, DeviceError, DiskFile, EventLoop, MMIO_BASE, MMIO_STRIDE, MmioTransport,
+        Port, SECTOR, SharedDevice,
     },
     error::Error,
     machine::{Deadline, Exit, Fault, Machine, symbol_at},
     records::{Event, MAX_ANSWER, RecordStream, StreamError},
     references::{Grant, References},
+    report::reason,
     sandbox::Sandbox,
 };
 
@@ -37,8 +38,27 @@ pub struct Disk {
     pub file: File,
     /// Length of the file in bytes.
     pub length: u64,
-    /// Whether the guest may write.
-    pub writable: bool,
+    /// How long the file may become, if the guest may write to it.
+    pub capacity: Option<u64>,
+}
+
+impl Disk {
+    /// A file of `length` bytes to read.
+    pub fn read_only(serial: impl Into<String>, file: File, length: u64) -> Self {
+        Self { serial: serial.into(), file, length, capacity: None }
+    }
+
+    fn into_file(self) -> Arc<DiskFile> {
+        Arc::new(match self.capacity {
+            None => DiskFile::read_only(self.file, self.length),
+            Some(capacity) => DiskFile::writable(self.file, self.length, capacity),
+        })
+    }
+
+    /// Length of the disk in sectors.
+    fn sectors(&self) -> u64 {
+        self.length.max(self.capacity.unwrap_or(0)).div_ceil(SECTOR)
+    }
 }
 
 /// Who does the disks' I/O.
@@ -176,8 +196,11 @@ pub fn run_guest(
     let mut machine = Machine::build(guest, command.cpu, limits.memory, windows, ring_pages, start)?;
 
     let mut transports = vec![MmioTransport::new(Box::new(Console::new(port.clone())))?];
+    let mut files = Vec::new();
     for disk in command.disks {
-        transports.push(transport(disk)?);
+        let (transport, file) = transport(disk)?;
+        transports.push(transport);
+        files.push(file);
     }
     let mut bus = DeviceBus::new(transports, machine.memory.get().clone());
     if command.start == DeviceStart::HandedOver {
@@ -202,7 +225,7 @@ pub fn run_guest(
     }
     let mut references = command.references;
     let records = RecordStream::new(REQUEST_ID, command.max_answer);
-    let mut answers = Answers { port: &port, records, references: &mut references, consumer };
+    let mut answers = Answers { port: &port, records, references: &mut references, files, consumer };
     let answer = converse(guest, &mut machine, &mut bus, io.as_ref(), &deadline, &mut answers)?;
     Ok(Finished { answer, references, _parts: (deadline, io, bus, machine) })
 }
@@ -212,7 +235,35 @@ struct Answers<'a> {
     port: &'a Port,
     records: RecordStream,
     references: &'a mut References,
+    /// The files of the disks, by serial.
+    files: Vec<(String, Arc<DiskFile>)>,
     consumer: &'a mut Consumer<'a>,
+}
+
+impl Answers<'_> {
+    /// Why the guest gave up. Of a transfer it knows only that it failed: the system's words for that are put in.
+    fn error(&self, record: ErrorRecord) -> Error {
+        const UNKNOWN: &str = "Input/output error";
+        let mut record = self.references.named(record);
+        match record.kind {
+            ErrorKind::GuestFault => return Error::GuestPanic(record.message),
+            ErrorKind::Io => {
+                let failure = self.files.iter().find_map(|(_, file)| file.take_failure());
+                if let (Some(failure), Some(words)) = (failure, record.message.strip_suffix(UNKNOWN)) {
+                    record.message = format!("{words}{}", reason(&failure));
+                }
+            }
+            _ => {}
+        }
+        Error::Guest(record)
+    }
+
+    /// Makes a file as long as the guest says that its image is.
+    fn set_length(&self, disk: &str, length: u64) -> Result<(), Error> {
+        let file = self.files.iter().find(|(serial, _)| serial == disk).map(|(_, file)| file);
+        let file = file.filter(|file| file.is_writable() && length <= file.capacity());
+        file.ok_or(StreamError::Length)?.set_length(length).map_err(Error::Resize)
+    }
 }
 
 /// The one exit loop: runs the guest until it has sent its terminal record.
@@ -230,13 +281,18 @@ fn converse(
         while let Some(event) = answers.records.next_event() {
             match event {
                 Event::Ended(outcome) => {
-                    return outcome.map_err(|record| guest_error(answers.references.named(record)));
+                    return outcome.map_err(|record| answers.error(record));
                 }
                 Event::Part(part) => (answers.consumer)(part)?,
+                Event::Length { disk, length } => answers.set_length(&disk, length)?,
                 Event::Need(need) => {
                     let reply = match answers.references.answer(&need) {
                         Ok(Grant { facts, disks }) => {
-                            disks.into_iter().try_for_each(|disk| bus.attach(transport(disk)?))?;
+                            for disk in disks {
+                                let (transport, file) = transport(disk)?;
+                                bus.attach(transport)?;
+                                answers.files.push(file);
+                            }
                             Reply::File(facts)
                         }
                         Err(refusal) => Reply::Refused(refusal),
@@ -259,13 +315,6 @@ fn converse(
     }
 }
 
-fn guest_error(record: ErrorRecord) -> Error {
-    match record.kind {
-        ErrorKind::GuestFault => Error::GuestPanic(record.message),
-        _ => Error::Guest(record),
-    }
-}
-
 fn encode(op: Op, payload: &[u8]) -> Result<Vec<u8>, Error> {
     let length = u32::try_from(payload.len()).ok().filter(|&length| length <= protocol::MAX_PAYLOAD);
     let Some(length) = length else {
@@ -276,8 +325,12 @@ fn encode(op: Op, payload: &[u8]) -> Result<Vec<u8>, Error> {
     Ok([header.encode().as_slice(), payload].concat())
 }
 
-fn transport(disk: Disk) -> Result<MmioTransport, DeviceError> {
-    MmioTransport::new(Box::new(Block::new(disk.file, disk.length, disk.writable, &disk.serial)))
+/// A disk's device, and its file by its serial.
+fn transport(disk: Disk) -> Result<(MmioTransport, (String, Arc<DiskFile>)), DeviceError> {
+    let serial = disk.serial.clone();
+    let file = disk.into_file();
+    let transport = MmioTransport::new(Box::new(Block::new(file.clone(), &serial)))?;
+    Ok((transport, (serial, file)))
 }
 
 /// The kernel command line that hands the devices over; their rings begin at `rings`.
@@ -286,7 +339,7 @@ fn handover_words(disks: &[Disk], slots: usize, rings: u64) -> String {
     for (index, disk) in (1_u64..).zip(disks) {
         let handover = Handover::Disk {
             serial: &disk.serial,
-            sectors: disk.length.div_ceil(SECTOR),
+            sectors: disk.sectors(),
             registers: MMIO_BASE + index * MMIO_STRIDE,
             // Behind the two pages of the console.
             rings: rings + (index + 1) * RING_PAGE,

@@ -27,6 +27,9 @@ pub enum StreamError {
     /// An answer, or a part of one, that is another operation's.
     #[error("answer is another operation's")]
     Operation,
+    /// The length of a file that is not to be changed, or out of bounds.
+    #[error("a file is to get a length that it cannot have")]
+    Length,
     /// Something behind the terminal record.
     #[error("data behind the terminal record")]
     Trailing,
@@ -40,6 +43,13 @@ pub type Outcome = Result<Answer, ErrorRecord>;
 pub enum Event {
     /// It waits for a file.
     Need(Need),
+    /// The file of a disk shall be this long.
+    Length {
+        /// Serial of the disk.
+        disk: String,
+        /// Bytes.
+        length: u64,
+    },
     /// A part of the answer.
     Part(Part),
     /// The command has ended; nothing follows.
@@ -102,6 +112,7 @@ impl RecordStream {
     fn take_record(&mut self, record: Record) -> Result<(), StreamError> {
         let (request_id, event) = match record {
             Record::Need { request_id, need } => (request_id, Event::Need(need)),
+            Record::Length { request_id, disk, length } => (request_id, Event::Length { disk, length }),
             Record::Part { request_id, part } => (request_id, Event::Part(part)),
             Record::Result { request_id, answer } => (request_id, Event::Ended(Ok(answer))),
             Record::Error { request_id, error } => (request_id, Event::Ended(Err(error))),

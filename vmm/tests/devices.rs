@@ -1,8 +1,13 @@
 //! The virtio devices against a driver that follows the specification, and one that does not.
 
-use std::io::{Read, Seek, Write};
+use std::{
+    io::{Read, Seek, Write},
+    sync::Arc,
+};
 
-use instar::devices::{Block, Console, DeviceError, MAX_REQUEST, MmioTransport, Port, VirtioDevice};
+use instar::devices::{
+    Block, Console, DeviceError, DiskFile, MAX_REQUEST, MmioTransport, Port, VirtioDevice,
+};
 use protocol::handover::{AVAILABLE_RING, RING_ENTRIES, USED_RING};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -112,7 +117,10 @@ fn content(mut file: &std::fs::File) -> Vec<u8> {
 fn disk(content: &[u8], writable: bool) -> (Driver, std::fs::File) {
     let file = file(content);
     let kept = file.try_clone().unwrap();
-    (Driver::new(Block::new(file, content.len() as u64, writable, "source")), kept)
+    let length = content.len() as u64;
+    let file =
+        if writable { DiskFile::writable(file, length, length) } else { DiskFile::read_only(file, length) };
+    (Driver::new(Block::new(Arc::new(file), "source")), kept)
 }
 
 #[test]
@@ -166,6 +174,30 @@ fn a_writable_disk_writes_and_flushes_but_does_not_grow() {
     assert_eq!(driver.request(OUT, 8, 512).unwrap(), IOERR);
     assert_eq!(driver.request(FLUSH, 0, 0).unwrap(), OK);
     assert_eq!(content(&file), [[7_u8; 1024].as_slice(), &[3; 512], &[7; 2560]].concat());
+}
+
+#[test]
+fn a_disk_with_room_grows_as_far_as_that_and_is_cut_to_length() {
+    let kept = file(&[7; 1000]);
+    let disk = Arc::new(DiskFile::writable(kept.try_clone().unwrap(), 1000, 3072));
+    let mut driver = Driver::new(Block::new(disk.clone(), "source"));
+    assert_eq!(driver.request(IN, 5, 512).unwrap(), OK);
+    assert_eq!(driver.data(512), [0; 512]);
+    driver.memory.write_slice(&[3; 512], GuestAddress(DATA)).unwrap();
+    assert_eq!(driver.request(OUT, 6, 512).unwrap(), IOERR);
+    assert_eq!(disk.take_failure().map(|error| error.kind()), Some(std::io::ErrorKind::InvalidInput));
+    assert_eq!(driver.request(OUT, 3, 512).unwrap(), OK);
+    assert_eq!(driver.request(IN, 3, 512).unwrap(), OK);
+    assert_eq!(driver.data(512), [3; 512]);
+    assert_eq!(content(&kept), [[7_u8; 1000].as_slice(), &[0; 536], &[3; 512]].concat());
+    disk.set_length(1537).unwrap();
+    assert_eq!(content(&kept), [[7_u8; 1000].as_slice(), &[0; 536], &[3]].concat());
+    assert_eq!(driver.request(IN, 3, 512).unwrap(), OK);
+    assert_eq!(driver.data(2), [3, 0]);
+    assert!(disk.set_length(3073).is_err());
+    let other = DiskFile::read_only(kept.try_clone().unwrap(), 1537);
+    assert!(other.set_length(0).is_err());
+    assert_eq!(content(&kept).len(), 1537);
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn request(file: FileFacts) -> Vec<u8> {
 
 fn disk(serial: &str, file: &File) -> Disk {
     let length = file.metadata().unwrap().len();
-    Disk { serial: serial.into(), file: file.try_clone().unwrap(), length, writable: false }
+    Disk::read_only(serial, file.try_clone().unwrap(), length)
 }
 
 fn measure(

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use instar::{
     error::Error,
-    launch::{Command, DeviceStart, Limits, no_parts, run_guest},
+    launch::{Command, DeviceStart, Disk, Limits, no_parts, run_guest},
     records::StreamError,
 };
 use protocol::{ErrorKind, Op, RecordError};
@@ -147,6 +147,20 @@ fn a_second_result_is_refused() {
         Error::Stream(StreamError::Trailing) => {}
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn no_file_is_cut_that_is_not_to_be_written() {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(4096).unwrap();
+    let disks = vec![Disk::read_only("source", file.try_clone().unwrap(), 4096)];
+    for disks in [vec![], disks] {
+        let command = Command { disks, ..Command::new(Op::Measure, b"cut-source".to_vec()) };
+        let limits = Limits { memory: 16 << 20, timeout: TIMEOUT };
+        let error = run_guest(ROGUE, command, &limits, None, &mut no_parts).err();
+        assert!(matches!(error, Some(Error::Stream(StreamError::Length))), "{error:?}");
+    }
+    assert_eq!(file.metadata().unwrap().len(), 4096);
 }
 
 #[test]

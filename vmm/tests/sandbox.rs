@@ -424,7 +424,7 @@ fn a_machine_runs_and_is_taken_down_inside_the_sandbox() {
     );
     let file = scratch_file();
     file.set_len(1 << 20).unwrap();
-    let disk = Disk { serial: "source".into(), file, length: 1 << 20, writable: false };
+    let disk = Disk::read_only("source", file, 1 << 20);
     let deed = case.split_once(' ').map(|(_, deed)| deed);
     let payload = deed.unwrap_or(&request).as_bytes().to_vec();
     let command = Command { disks: vec![disk], io, ..Command::new(Op::Measure, payload) };

@@ -5,9 +5,10 @@
 use std::{
     fs::File,
     os::{fd::FromRawFd, unix::fs::FileExt},
+    sync::Arc,
 };
 
-use instar::devices::Block;
+use instar::devices::{Block, DiskFile};
 use instar_fuzz::driver::{Completed, Deed, Driver};
 use libfuzzer_sys::fuzz_target;
 
@@ -25,7 +26,12 @@ fuzz_target!(|input: (bool, Vec<Deed>)| {
     // SAFETY: the name is a string; the descriptor is ours alone.
     let file = unsafe { File::from_raw_fd(libc::memfd_create(c"disk".as_ptr(), libc::MFD_CLOEXEC)) };
     file.write_all_at(&content, 0).expect("a file in memory");
-    let device = Block::new(file.try_clone().expect("a descriptor"), LENGTH as u64, writable, "source");
+    let shared = file.try_clone().expect("a descriptor");
+    let disk = match writable {
+        true => DiskFile::writable(shared, LENGTH as u64, LENGTH as u64),
+        false => DiskFile::read_only(shared, LENGTH as u64),
+    };
+    let device = Block::new(Arc::new(disk), "source");
 
     Driver::new(device).run(&deeds, |driver, request| {
         let Some(header) = request.header else { return };

@@ -27,6 +27,16 @@ pub enum Record {
         /// Which file.
         need: Need,
     },
+    /// A file that is written to shall be this long. It grows by whole sectors where it is written to; this cuts it
+    /// to what it should be.
+    Length {
+        /// The id of the command that writes.
+        request_id: u64,
+        /// Serial of the disk.
+        disk: String,
+        /// Length of the file in bytes.
+        length: u64,
+    },
     /// What was found so far, where all of it does not fit into one record.
     Part {
         /// The id of the command that found it.

@@ -42,6 +42,7 @@ fn main(info: &BootInfo) -> ! {
             let result = br#"{"record":"result","request_id":1,"answer":{"measure":{"required":1,"fully-allocated":1}}}"#;
             say(&[result, b"\n".as_slice(), result, b"\n"].concat());
         }
+        b"cut-source" => say(b"{\"record\":\"length\",\"request_id\":1,\"disk\":\"source\",\"length\":0}\n"),
         b"wrong-request" => {
             say(b"{\"record\":\"result\",\"request_id\":77,\"answer\":{\"measure\":{\"required\":1,\"fully-allocated\":1}}}\n");
         }

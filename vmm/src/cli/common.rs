@@ -216,7 +216,7 @@ fn launch(
     let options = SandboxOptions {
         as_qemu_img: speaker.as_qemu_img,
         references: !command.references.directories().is_empty(),
-        ..SandboxOptions::default()
+        writable: command.disks.iter().any(|disk| disk.capacity.is_some()),
     };
     let sandbox = Sandbox::new(options);
     let finished = launch::run(command, limits, Some(&sandbox), consumer);

@@ -25,6 +25,8 @@ const SOURCE: &str = "source";
 /// How an image is opened: what the options of a command say about it.
 #[derive(Clone, Copy, Debug)]
 pub struct How<'a> {
+    /// How long the file of the image may become, if it is written to: from its length on. No other file is.
+    pub room: Option<fn(u64) -> u64>,
     /// `-f`
     pub format: Option<&'a str>,
     /// `--image-opts`
@@ -155,7 +157,8 @@ impl Files<'_> {
             _ => Some(source::Format::Structured),
         };
         let How { extents, deadline, .. } = self.how;
-        let options = SourceOptions { serial: &serial, lock, extents, deadline };
+        let room = self.how.room.filter(|_| self.disks.is_empty());
+        let options = SourceOptions { serial: &serial, write: room.is_some(), lock, extents, deadline };
         let Source { file, facts, extents } =
             source::open(path, options).map_err(|error| self.refused(&error))?;
         self.references
@@ -164,10 +167,11 @@ impl Files<'_> {
         let is_device = file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
         let size = (facts.length, facts.allocated);
         self.opened.push(Opened { serial: serial.clone(), path: path.to_owned(), size, is_device });
-        self.disks.push(Disk { serial, file, length: facts.length, writable: false });
+        let capacity = room.map(|room| room(facts.length));
+        self.disks.push(Disk { serial, file, length: facts.length, capacity });
         if let (Some(file), ExtentMap::Disk { disk, count }) = (extents, &facts.extents) {
             let length = count * source::RANGE;
-            self.disks.push(Disk { serial: disk.clone(), file, length, writable: false });
+            self.disks.push(Disk::read_only(disk, file, length));
         }
         Ok(facts)
     }

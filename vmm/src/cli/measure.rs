@@ -278,6 +278,7 @@ impl Measure {
             return Err(Failure::usage("--image-opts and --format are mutually exclusive"));
         }
         let how = How {
+            room: None,
             format,
             image_opts: self.image_opts,
             force_share: self.force_share,

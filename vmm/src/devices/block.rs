@@ -1,7 +1,7 @@
 //! virtio-blk over a file: IN, OUT, FLUSH, GET_ID (virtio 1.2, section 5.2). A request is checked whole before any
 //! I/O; bytes go straight between the page cache and guest memory.
 
-use std::{fs::File, io, os::fd::AsRawFd};
+use std::{io, os::fd::AsRawFd, sync::Arc};
 
 use virtio_bindings::bindings::{
     virtio_blk::{
@@ -14,7 +14,7 @@ use virtio_queue::{Queue, QueueT, desc::split::Descriptor};
 use vm_memory::{Bytes, GuestMemoryMmap, VolatileSlice};
 
 use super::{
-    DeviceError, VirtioDevice,
+    DeviceError, DiskFile, VirtioDevice,
     chain::{self, Chain},
 };
 
@@ -40,10 +40,8 @@ const HEADER: u32 = 16;
 
 /// The device.
 pub struct Block {
-    file: File,
-    /// Length of the file in bytes; the disk is that rounded up to whole sectors, the rest reads as zeros.
-    length: u64,
-    writable: bool,
+    /// The disk is its capacity rounded up to whole sectors; what is behind the end of the file reads as zeros.
+    file: Arc<DiskFile>,
     serial: [u8; SERIAL],
     config: [u8; 16],
 }
@@ -59,37 +57,40 @@ struct Request<'m> {
 }
 
 impl Block {
-    /// A disk named `serial` (at most 20 bytes) over `length` bytes of `file`.
-    pub fn new(file: File, length: u64, writable: bool, serial: &str) -> Self {
+    /// A disk named `serial` (at most 20 bytes) over `file`.
+    pub fn new(file: Arc<DiskFile>, serial: &str) -> Self {
         let mut name = [0; SERIAL];
         let count = serial.len().min(SERIAL);
         name[..count].copy_from_slice(&serial.as_bytes()[..count]);
         let mut config = [0; 16];
-        config[..8].copy_from_slice(&length.div_ceil(SECTOR).to_le_bytes());
+        config[..8].copy_from_slice(&file.capacity().div_ceil(SECTOR).to_le_bytes());
         config[12..].copy_from_slice(&MAX_SEGMENTS.to_le_bytes());
-        Self { file, length, writable, serial: name, config }
+        Self { file, serial: name, config }
     }
 
     fn execute(&self, request: &Request) -> (u32, u64) {
         let outcome = match request.kind {
             VIRTIO_BLK_T_IN => self.place(request).and_then(|offset| self.read(offset, request)),
-            VIRTIO_BLK_T_OUT if self.writable => {
+            VIRTIO_BLK_T_OUT if self.file.is_writable() => {
                 self.place(request).and_then(|offset| self.write(offset, request)).map(|()| 0)
             }
-            VIRTIO_BLK_T_FLUSH if self.writable => self.file.sync_data().map(|()| 0),
+            VIRTIO_BLK_T_FLUSH if self.file.is_writable() => self.file.file().sync_data().map(|()| 0),
             VIRTIO_BLK_T_OUT => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             VIRTIO_BLK_T_GET_ID => self.identify(request),
             _ => return (VIRTIO_BLK_S_UNSUPP, 0),
         };
         match outcome {
             Ok(written) => (VIRTIO_BLK_S_OK, written),
-            Err(_) => (VIRTIO_BLK_S_IOERR, 0),
+            Err(error) => {
+                self.file.failed(error);
+                (VIRTIO_BLK_S_IOERR, 0)
+            }
         }
     }
 
     /// Byte offset of a transfer of whole sectors inside the disk.
     fn place(&self, request: &Request) -> io::Result<u64> {
-        let sectors = self.length.div_ceil(SECTOR);
+        let sectors = self.file.capacity().div_ceil(SECTOR);
         let end = request.sector.checked_add(request.length / SECTOR);
         let inside = end.is_some_and(|end| end <= sectors);
         if !inside || !request.length.is_multiple_of(SECTOR) {
@@ -99,11 +100,12 @@ impl Block {
     }
 
     fn read(&self, offset: u64, request: &Request) -> io::Result<u64> {
-        let stored = self.length.saturating_sub(offset).min(request.length);
+        let stored = self.file.length().saturating_sub(offset).min(request.length);
         let (head, tail) = split(&request.data, stored)?;
+        let file = self.file.file().as_raw_fd();
         transfer(&head, offset, |vectors, offset| {
             // SAFETY: the vectors are guest memory, mapped for as long as the request lives.
-            unsafe { libc::preadv64(self.file.as_raw_fd(), vectors.as_ptr(), vectors.len() as i32, offset) }
+            unsafe { libc::preadv64(file, vectors.as_ptr(), vectors.len() as i32, offset) }
         })?;
         for slice in tail {
             slice.write_slice(&vec![0; slice.len()], 0).map_err(io::Error::other)?;
@@ -112,10 +114,13 @@ impl Block {
     }
 
     fn write(&self, offset: u64, request: &Request) -> io::Result<()> {
+        let file = self.file.file().as_raw_fd();
         transfer(&request.data, offset, |vectors, offset| {
             // SAFETY: as for `read`.
-            unsafe { libc::pwritev64(self.file.as_raw_fd(), vectors.as_ptr(), vectors.len() as i32, offset) }
-        })
+            unsafe { libc::pwritev64(file, vectors.as_ptr(), vectors.len() as i32, offset) }
+        })?;
+        self.file.written_to(offset + request.length);
+        Ok(())
     }
 
     fn identify(&self, request: &Request) -> io::Result<u64> {
@@ -163,7 +168,7 @@ impl VirtioDevice for Block {
     }
 
     fn device_features(&self) -> u64 {
-        let access = if self.writable { VIRTIO_BLK_F_FLUSH } else { VIRTIO_BLK_F_RO };
+        let access = if self.file.is_writable() { VIRTIO_BLK_F_FLUSH } else { VIRTIO_BLK_F_RO };
         1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_BLK_F_SEG_MAX | 1 << access
     }
 

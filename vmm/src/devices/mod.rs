@@ -5,6 +5,7 @@ mod block;
 mod bus;
 mod chain;
 mod console;
+mod disk_file;
 mod event_loop;
 mod handover;
 mod mmio;
@@ -16,6 +17,7 @@ use vm_memory::GuestMemoryMmap;
 pub use block::{Block, MAX_REQUEST, SECTOR};
 pub use bus::DeviceBus;
 pub use console::{Console, Port};
+pub use disk_file::DiskFile;
 pub use event_loop::EventLoop;
 pub use mmio::{MmioTransport, QUEUE_NOTIFY, SharedDevice};
 

@@ -210,14 +210,13 @@ impl References {
         };
         let serial = slot_serial(self.slots);
         let Opening { extents, deadline, .. } = self.opening;
-        let options = SourceOptions { serial: &serial, lock, extents, deadline };
+        let options = SourceOptions { serial: &serial, write: false, lock, extents, deadline };
         let Source { file, mut facts, extents } = source::describe(file, &known.name, options)
             .map_err(|error| ErrorRecord::new(error.kind(), error.to_string()))?;
-        let disk = |serial: &str, file, length| Disk { serial: serial.into(), file, length, writable: false };
-        let mut disks = vec![disk(&serial, file, facts.length)];
+        let mut disks = vec![Disk::read_only(&serial, file, facts.length)];
         if let (Some(file), ExtentMap::Disk { disk: name, count }) = (extents, &mut facts.extents) {
             *name = slot_serial(self.slots + 1);
-            disks.push(disk(name, file, *count * source::RANGE));
+            disks.push(Disk::read_only(name.as_str(), file, *count * source::RANGE));
         }
         if self.slots + disks.len() > MAX_SLOTS {
             let message = format!("The image leads to more than {MAX_SLOTS} files");

@@ -14,7 +14,7 @@ use thiserror::Error;
 const NEEDED: i64 = 100;
 const UNSHARED: i64 = 200;
 
-/// QEMU's permissions on a block node, as far as a reader is concerned with them.
+/// QEMU's permissions on a block node, as far as they matter to a program that is not a running machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Permission {
     ConsistentRead = 0,
@@ -56,22 +56,38 @@ pub enum Conflict {
     Byte(i64),
 }
 
-/// Takes the locks of a reader and checks that nobody's use of the file conflicts. A file system without such locks
-/// has none to respect, as for QEMU's `locking=auto`.
-pub fn share(file: &File, format: Format) -> Result<(), Conflict> {
-    let needed = Permission::ConsistentRead;
+/// What is done with the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// It is read.
+    Read,
+    /// It is read and written, and may become longer or shorter.
+    Write,
+}
+
+/// Takes the locks of a program that uses the file so, and checks that nobody's use of the file conflicts. A file system
+/// without such locks has none to respect, as for QEMU's `locking=auto`.
+pub fn take(file: &File, format: Format, usage: Usage) -> Result<(), Conflict> {
+    let needed: &[Permission] = match usage {
+        Usage::Read => &[Permission::ConsistentRead],
+        Usage::Write => &[Permission::ConsistentRead, Permission::Write, Permission::Resize],
+    };
     let unshared: &[Permission] = match format {
         Format::Raw => &[],
         Format::Structured => &[Permission::Write, Permission::Resize],
     };
-    if !take(file, NEEDED + needed as i64)? {
-        return Ok(());
+    for &permission in needed {
+        if !lock(file, NEEDED + permission as i64)? {
+            return Ok(());
+        }
     }
     for &permission in unshared {
-        take(file, UNSHARED + permission as i64)?;
+        lock(file, UNSHARED + permission as i64)?;
     }
-    if !free(file, UNSHARED + needed as i64) {
-        return Err(Conflict::Needed(needed.name()));
+    for &permission in needed {
+        if !free(file, UNSHARED + permission as i64) {
+            return Err(Conflict::Needed(permission.name()));
+        }
     }
     for &permission in unshared {
         if !free(file, NEEDED + permission as i64) {
@@ -87,7 +103,7 @@ fn range(kind: i32, byte: i64) -> libc::flock {
 }
 
 /// Locks one byte, shared; `false` where the file system knows no locks.
-fn take(file: &File, byte: i64) -> Result<bool, Conflict> {
+fn lock(file: &File, byte: i64) -> Result<bool, Conflict> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&range(libc::F_RDLCK, byte))) {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Err(Conflict::Byte(byte)),

@@ -19,6 +19,7 @@ use protocol::{ErrorKind, ExtentMap, FileFacts, QemuVersion};
 use thiserror::Error;
 
 pub use extents::{MAX_EXTENTS, RANGE};
+use lock::Usage;
 pub use lock::{Conflict, Format};
 
 use crate::report::{escape_name, reason};
@@ -28,6 +29,8 @@ use crate::report::{escape_name, reason};
 pub struct SourceOptions<'a> {
     /// Serial of the disk it becomes; its extents become `SERIAL.extents`.
     pub serial: &'a str,
+    /// Whether it is opened for writing, too.
+    pub write: bool,
     /// What is known of its format, which decides whom it can be shared with; absent with `--force-share`.
     pub lock: Option<Format>,
     /// Whether its holes matter; if not, all of it counts as data.
@@ -36,10 +39,10 @@ pub struct SourceOptions<'a> {
     pub deadline: Instant,
 }
 
-/// A file to read, and what is known of it.
+/// A file, and what is known of it.
 #[derive(Debug)]
 pub struct Source {
-    /// The file, open for reading.
+    /// The file, open for reading, and for writing if that was asked for.
     pub file: File,
     /// Facts for the guest.
     pub facts: FileFacts,
@@ -114,10 +117,11 @@ impl SourceError {
     }
 }
 
-/// Opens the file at `path` for reading.
+/// Opens the file at `path`.
 pub fn open(path: &OsStr, options: SourceOptions<'_>) -> Result<Source, SourceError> {
     let file = OpenOptions::new()
         .read(true)
+        .write(options.write)
         // A FIFO must not make us wait for a writer. std adds O_CLOEXEC.
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)
@@ -139,7 +143,8 @@ pub fn describe(mut file: File, path: &OsStr, options: SourceOptions<'_>) -> Res
         return Err(SourceError::Special(escape_name(path)));
     };
     if let Some(format) = options.lock {
-        lock::share(&file, format)?;
+        let usage = if options.write { Usage::Write } else { Usage::Read };
+        lock::take(&file, format, usage)?;
     }
     let (map, extents) = if options.extents {
         extents::scan(&mut file, length, options.serial, options.deadline)?

@@ -1,0 +1,77 @@
+//! The file behind a disk, shared by the device and whoever started the machine.
+
+use std::{
+    fs::File,
+    io,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// A file that is a disk, for reading only or within bounds for writing, too.
+#[derive(Debug)]
+pub struct DiskFile {
+    file: File,
+    /// Bytes of the file; what is behind them reads as zeros.
+    length: AtomicU64,
+    /// How long the file may become by writing, if it may be written to.
+    capacity: Option<u64>,
+    failure: Mutex<Option<io::Error>>,
+}
+
+impl DiskFile {
+    /// `length` bytes of `file` that nobody writes to.
+    pub fn read_only(file: File, length: u64) -> Self {
+        Self { file, length: AtomicU64::new(length), capacity: None, failure: Mutex::new(None) }
+    }
+
+    /// A file of `length` bytes that may be written to and grow up to `capacity` bytes; not below its length.
+    pub fn writable(file: File, length: u64, capacity: u64) -> Self {
+        let capacity = Some(capacity.max(length));
+        Self { capacity, ..Self::read_only(file, length) }
+    }
+
+    /// Whether it may be written to.
+    pub fn is_writable(&self) -> bool {
+        self.capacity.is_some()
+    }
+
+    /// Length of the disk in bytes: of all that can be read or written.
+    pub fn capacity(&self) -> u64 {
+        self.capacity.unwrap_or_else(|| self.length())
+    }
+
+    /// Cuts the file to `length` bytes, or makes it that long; refused beyond its bounds.
+    pub fn set_length(&self, length: u64) -> io::Result<()> {
+        if self.capacity.is_none_or(|capacity| length > capacity) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.file.set_len(length)?;
+        self.length.store(length, Ordering::Release);
+        Ok(())
+    }
+
+    /// Why a transfer failed: the first failure there was. The guest only learns that there was one.
+    pub fn take_failure(&self) -> Option<io::Error> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.length.load(Ordering::Acquire)
+    }
+
+    /// The file was written to up to `end`.
+    pub(super) fn written_to(&self, end: u64) {
+        self.length.fetch_max(end, Ordering::AcqRel);
+    }
+
+    /// A transfer failed.
+    pub(super) fn failed(&self, error: io::Error) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
