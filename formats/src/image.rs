@@ -1,6 +1,7 @@
 //! An open image of any format.
 
 mod attach;
+mod check;
 mod info;
 mod lineage;
 

@@ -12,6 +12,7 @@ mod access;
 mod block_map;
 mod bochs;
 mod chain;
+pub mod check;
 mod cloop;
 mod content;
 mod crypto;

@@ -3,6 +3,7 @@
 //! is the one it finds.
 
 mod bitmaps;
+mod check;
 mod entry;
 mod extensions;
 mod header;

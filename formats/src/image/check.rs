@@ -1,0 +1,18 @@
+//! Which check an image gets.
+
+use super::Driver;
+use crate::check::{Findings, Tell, Terms};
+use crate::{Error, Image, Storage};
+
+impl<S: Storage> Image<S> {
+    /// Checks the image, and tells what is found as it is found; `None` if there is no check for its format.
+    ///
+    /// A failure ends the check: what was told holds, and there are no counts. Its message is the reason alone
+    /// (`Invalid argument`).
+    pub fn check(&mut self, terms: &Terms, tell: &mut Tell<'_>) -> Result<Option<Findings>, Error> {
+        match &mut self.driver {
+            Driver::Qcow2(qcow2) => qcow2.check(&mut self.storage, terms, tell).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
