@@ -22,6 +22,8 @@ pub struct OpenOptions<'a> {
 pub enum Access<'a> {
     /// To say what it is. Data that is encrypted stays so.
     Metadata,
+    /// To check it: as [`Metadata`](Self::Metadata), but what the check itself looks at may be broken.
+    Check,
     /// To read its data: whatever that takes is there, or opening fails.
     Data(Key<'a>),
 }

@@ -24,7 +24,7 @@ impl Luks {
     pub(crate) fn open<S: Storage>(storage: &mut S, access: Access<'_>) -> Result<Self, Error> {
         // Without a key this is said before anything is read.
         let password = match access {
-            Access::Metadata => None,
+            Access::Metadata | Access::Check => None,
             Access::Data(key) => Some(key.password("Parameter 'key-secret' is required for cipher")?),
         };
         let header = Header::read(storage, Area::WHOLE_FILE)?;

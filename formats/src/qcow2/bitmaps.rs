@@ -54,6 +54,8 @@ pub struct Bitmap {
     pub auto: bool,
     /// Whether another one before it has its name. It is in use then, and only listed.
     pub shadowed: bool,
+    /// File offset in bytes of its table, a multiple of the cluster size, and entries of the table, at least 1.
+    pub(super) table: (u64, u32),
 }
 
 impl Bitmap {
@@ -165,6 +167,7 @@ fn load(header: &Header, found: Vec<(Entry, Vec<u8>)>) -> Result<Vec<Bitmap>, Er
             in_use,
             auto,
             shadowed: taken,
+            table: (entry.table_offset.get(), entry.table_size.get()),
         });
     }
     Ok(bitmaps)

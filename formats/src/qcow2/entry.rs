@@ -7,13 +7,13 @@ use super::header::{Header, SUBCLUSTERS};
 /// Bits 9 to 55 of an L1 or L2 entry: a file offset in bytes.
 pub(super) const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
 /// Bit 0 of a standard cluster descriptor: the cluster reads as zeros.
-const ZERO: u64 = 1;
+pub(super) const ZERO: u64 = 1;
 /// Bit 62: the cluster is compressed.
-const COMPRESSED: u64 = 1 << 62;
+pub(super) const COMPRESSED: u64 = 1 << 62;
 /// Bit 63: the cluster's reference count is 1.
-const COPIED: u64 = 1 << 63;
+pub(super) const COPIED: u64 = 1 << 63;
 /// Unit in bytes of the length of compressed data. Section "Cluster mapping", Compressed Clusters Descriptor.
-const COMPRESSED_SECTOR: u64 = 512;
+pub(super) const COMPRESSED_SECTOR: u64 = 512;
 
 /// What an entry says. Offsets are those of the whole cluster in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

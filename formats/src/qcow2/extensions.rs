@@ -80,6 +80,8 @@ pub(super) struct BitmapDirectory {
 /// What the LUKS header says, and what it is for.
 #[derive(Debug)]
 pub(super) struct Encryption {
+    /// Where the header is.
+    pub(super) area: Area,
     pub(super) info: LuksInfo,
     /// Absent if the image was opened without a key, to say what it is.
     pub(super) decryptor: Option<Decryptor>,
@@ -185,16 +187,17 @@ fn crypto_header<S: Storage>(
         )));
     }
     let password = match access {
-        Access::Metadata => None,
+        Access::Metadata | Access::Check => None,
         Access::Data(key) => Some(key.password("Parameter 'encrypt.key-secret' is required for cipher")?),
     };
     let storage = reader.storage();
-    let luks = luks::Header::read(storage, Area { offset, length: pointer.length.get() })?;
+    let area = Area { offset, length: pointer.length.get() };
+    let luks = luks::Header::read(storage, area)?;
     let decryptor = match password {
         None => None,
         Some(password) => Some(luks.unlock(storage, password)?),
     };
-    Ok(Encryption { info: LuksInfo::new(&luks), decryptor })
+    Ok(Encryption { area, info: LuksInfo::new(&luks), decryptor })
 }
 
 fn bitmaps<S: Storage>(

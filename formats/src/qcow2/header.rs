@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::extensions::unsupported_features;
 use super::types::{CLUSTER_BITS_MIN, ClusterBits, Compression, CryptMethod, Version};
+use crate::access::Access;
 use crate::reader::Reader;
 use crate::{Error, ErrorKind, Storage};
 
@@ -110,7 +111,7 @@ fn invalid(field: &'static str, message: impl Into<String>) -> Error {
 
 impl Header {
     /// Reads and checks the header.
-    pub(super) fn read<S: Storage>(reader: &mut Reader<'_, S>) -> Result<Self, Error> {
+    pub(super) fn read<S: Storage>(reader: &mut Reader<'_, S>, access: Access<'_>) -> Result<Self, Error> {
         let fields: Fields = reader.record()?;
         if fields.magic.get() != MAGIC {
             return Err(invalid("magic", "Image is not in qcow2 format"));
@@ -164,7 +165,7 @@ impl Header {
             let message = unsupported_features(reader, &header, unknown)?;
             return Err(Error::new(ErrorKind::Unsupported, "incompatible_features", message));
         }
-        header.check_tables()?;
+        header.check_tables(access)?;
         header.crypt_method = match fields.crypt_method.get() {
             0 => CryptMethod::None,
             1 => CryptMethod::Aes,
@@ -213,7 +214,9 @@ impl Header {
         }
     }
 
-    fn check_tables(&self) -> Result<(), Error> {
+    /// A check looks at the snapshot table itself, and takes an image without a refcount table.
+    fn check_tables(&self, access: Access<'_>) -> Result<(), Error> {
+        let for_check = matches!(access, Access::Check);
         if self.has_extended_l2() && self.cluster_bits.size() / u64::from(SUBCLUSTERS) < 1 << CLUSTER_BITS_MIN
         {
             let size = self.cluster_bits.size() / u64::from(SUBCLUSTERS);
@@ -224,7 +227,7 @@ impl Header {
             let message = "Reference count entry width too large; may not exceed 64 bits";
             return Err(invalid("refcount_order", message));
         }
-        if self.refcount_table_clusters == 0 {
+        if self.refcount_table_clusters == 0 && !for_check {
             let message = "Image does not contain a reference count table";
             return Err(invalid("refcount_table_clusters", message));
         }
@@ -236,14 +239,9 @@ impl Header {
             entry_len: self.cluster_bits.size(),
             max_len: REFCOUNT_TABLE_MAX,
         })?;
-        self.check_table(&Table {
-            name: "Snapshot table",
-            fields: ("nb_snapshots", "snapshots_offset"),
-            offset: self.snapshots_offset,
-            entries: self.nb_snapshots,
-            entry_len: SNAPSHOT_LEN,
-            max_len: SNAPSHOT_LEN * SNAPSHOTS_MAX,
-        })?;
+        if !for_check {
+            self.check_snapshot_table("Snapshot table")?;
+        }
         self.check_l1("Active L1 table", ("l1_size", "l1_table_offset"), self.l1_table_offset, self.l1_size)?;
         // A size near 2^64 wraps round here as it does in qemu-img; `check_disk_length` refuses it in the end.
         let needed = self.size.wrapping_add((1 << self.l1_coverage_bits()) - 1) >> self.l1_coverage_bits();
@@ -254,6 +252,18 @@ impl Header {
             return Err(invalid("l1_size", "L1 table is too small"));
         }
         Ok(())
+    }
+
+    /// That the snapshot table, which messages call `name`, may be where the header says.
+    pub(super) fn check_snapshot_table(&self, name: &'static str) -> Result<(), Error> {
+        self.check_table(&Table {
+            name,
+            fields: ("nb_snapshots", "snapshots_offset"),
+            offset: self.snapshots_offset,
+            entries: self.nb_snapshots,
+            entry_len: SNAPSHOT_LEN,
+            max_len: SNAPSHOT_LEN * SNAPSHOTS_MAX,
+        })
     }
 
     /// That an L1 table, the active one or a snapshot's, may be where its fields say.

@@ -25,11 +25,11 @@ pub use types::{ClusterBits, Compression, CryptMethod, Version};
 
 use crate::access::{Access, check_encryption};
 use crate::crypto::Decryptor;
-use crate::luks::LuksInfo;
+use crate::luks::{Area, LuksInfo};
 use crate::qcow::aes;
 use crate::reader::{Reader, c_string};
 use crate::{BackingFile, DataFile, Error, ErrorKind, Extent, Storage};
-use extensions::Extensions;
+use extensions::{BitmapDirectory, Extensions};
 use l1::TablePlace;
 use walk::Walk;
 
@@ -47,7 +47,11 @@ pub struct Qcow2 {
     data_file_name: Option<Vec<u8>>,
     bitmaps: Vec<Bitmap>,
     stale_bitmaps: bool,
+    /// Where the directory of the bitmaps is, if there are any.
+    bitmap_directory: Option<BitmapDirectory>,
     luks: Option<LuksInfo>,
+    /// Where the LUKS header is, if there is one.
+    luks_area: Option<Area>,
     decryptor: Option<Decryptor>,
     walk: Walk,
 }
@@ -59,14 +63,17 @@ impl Qcow2 {
         encryption: Option<&str>,
     ) -> Result<Self, Error> {
         let mut reader = Reader::new(storage);
-        let header = Header::read(&mut reader)?;
+        let header = Header::read(&mut reader, access)?;
         check_encryption(header.crypt_method().name(), encryption)?;
         let mut extensions = Extensions::read(&mut reader, &header, access)?;
         let data_file = data_file(&header, &extensions, access)?;
+        let luks_area = extensions.encryption.as_ref().map(|encryption| encryption.area);
         let luks = extensions.encryption.as_ref().map(|encryption| encryption.info.clone());
         let decryptor = decryptor(&header, &mut extensions, access)?;
         let backing = backing_file(&mut reader, &header, &extensions)?;
-        snapshots::check(&mut reader, &header)?;
+        if !matches!(access, Access::Check) {
+            snapshots::check(&mut reader, &header)?;
+        }
         let bitmaps = match &extensions.bitmaps {
             Some(directory) => bitmaps::read(&mut reader, &header, directory)?,
             None => Vec::new(),
@@ -75,7 +82,19 @@ impl Qcow2 {
         let walk = Walk::new(&header, TablePlace::active(&header));
         let stale_bitmaps = extensions.stale_bitmaps;
         let data_file_name = extensions.data_file;
-        Ok(Self { header, backing, data_file, data_file_name, bitmaps, stale_bitmaps, luks, decryptor, walk })
+        Ok(Self {
+            header,
+            backing,
+            data_file,
+            data_file_name,
+            bitmaps,
+            stale_bitmaps,
+            bitmap_directory: extensions.bitmaps,
+            luks,
+            luks_area,
+            decryptor,
+            walk,
+        })
     }
 
     /// The header, checked.
@@ -187,7 +206,7 @@ fn decryptor(
     access: Access<'_>,
 ) -> Result<Option<Decryptor>, Error> {
     match (header.crypt_method(), access) {
-        (CryptMethod::None, _) | (CryptMethod::Aes, Access::Metadata) => Ok(None),
+        (CryptMethod::None, _) | (CryptMethod::Aes, Access::Metadata | Access::Check) => Ok(None),
         (CryptMethod::Aes, Access::Data(key)) => aes::decryptor(key).map(Some),
         (CryptMethod::Luks, _) => match extensions.encryption.take() {
             Some(encryption) => Ok(encryption.decryptor),

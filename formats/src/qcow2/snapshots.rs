@@ -13,14 +13,14 @@ use crate::reader::{Reader, c_string};
 use crate::{Error, ErrorKind, Storage};
 
 /// Longest extra data of an entry in bytes: QEMU's limit.
-const EXTRA_DATA_MAX: u32 = 1024;
+pub(super) const EXTRA_DATA_MAX: u32 = 1024;
 /// Largest snapshot table in bytes: QEMU's limit.
-const TABLE_MAX: u64 = 1024 * 65536;
+pub(super) const TABLE_MAX: u64 = 1024 * 65536;
 
 /// The fixed part of an entry; extra data, id and name follow.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Entry {
+pub(super) struct Entry {
     l1_table_offset: U64,
     l1_size: U32,
     id_len: U16,
@@ -30,6 +30,23 @@ struct Entry {
     vm_clock: U64,
     vm_state_size: U32,
     extra_data_len: U32,
+}
+
+impl Entry {
+    /// File offset in bytes of the L1 table, and its number of entries; any numbers.
+    pub(super) fn l1_table(&self) -> (u64, u32) {
+        (self.l1_table_offset.get(), self.l1_size.get())
+    }
+
+    /// Length of the id and of the name in bytes.
+    pub(super) fn text_len(&self) -> (u16, u16) {
+        (self.id_len.get(), self.name_len.get())
+    }
+
+    /// Length of the extra data in bytes; any number.
+    pub(super) fn extra_data_len(&self) -> u32 {
+        self.extra_data_len.get()
+    }
 }
 
 /// Places in the extra data: where the state's long size ends, where the count of instructions begins and ends.
