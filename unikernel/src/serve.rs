@@ -4,8 +4,8 @@ use alloc::{boxed::Box, format, vec, vec::Vec};
 
 use drivers::Block;
 use protocol::{
-    Answer, CommandHeader, ErrorKind, ErrorRecord, FileFacts, HEADER_LENGTH, InfoRequest, MeasureRequest,
-    Need, Op, OptionsRequest, Part, Record, Reply,
+    Answer, CheckRequest, CommandHeader, ErrorKind, ErrorRecord, FileFacts, HEADER_LENGTH, InfoRequest,
+    MeasureRequest, Need, Op, OptionsRequest, Part, Record, Reply,
 };
 use serde::Deserialize;
 
@@ -66,6 +66,14 @@ fn dispatch(op: Op, payload: &[u8], files: &mut Attached) -> Result<Answer, Erro
             let request_id = files.request_id;
             let mut tell = |part| tell(request_id, Part::Info(part));
             ops::info::run(&request, files, &mut tell).map(|image| Answer::Info(Box::new(image)))
+        }
+        Op::Check => {
+            let request: CheckRequest = parse(payload)?;
+            let request_id = files.request_id;
+            let mut tell = |part| tell(request_id, Part::Check(part));
+            // What is not for counts is for tables, of up to 2 MiB each, and for what the disks keep.
+            let memory = boot::heap_size() / 4 * 3;
+            ops::check::run(&request, files, memory, &mut tell).map(Answer::Check)
         }
         Op::Reply => Err(ErrorRecord::new(ErrorKind::Usage, "a reply to nothing")),
     }

@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+mod check;
 mod facts;
 pub mod handover;
 mod header;
@@ -21,6 +22,7 @@ pub mod size;
 mod source;
 mod text;
 
+pub use check::{CheckAnswer, CheckFindings, CheckPart, CheckRequest, RepairMode, Repaired};
 pub use facts::{ExtentMap, FileFacts, MAX_INLINE_EXTENTS};
 pub use header::{CommandHeader, HEADER_LENGTH, HeaderError, MAX_PAYLOAD, Op, VERSION};
 pub use info::{

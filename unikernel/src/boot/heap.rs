@@ -4,7 +4,7 @@ use core::{
     alloc::{GlobalAlloc, Layout},
     ops::Range,
     ptr::NonNull,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use talc::{
@@ -26,6 +26,13 @@ static HEAP: Heap = Heap(TalcCell::new(Growing { end: None, limit: 0 }));
 
 static EXHAUSTED: AtomicBool = AtomicBool::new(false);
 
+static SIZE: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of all the memory that the heap has, in use or not.
+pub fn size() -> usize {
+    SIZE.load(Ordering::Relaxed)
+}
+
 /// Whether an allocation has failed since start: the panic that follows is a limit met, not a fault.
 pub fn exhausted() -> bool {
     EXHAUSTED.load(Ordering::Relaxed)
@@ -36,6 +43,7 @@ pub fn exhausted() -> bool {
 /// # Safety
 /// `memory` is mapped read-write and used by nothing else, and nothing was allocated before.
 pub unsafe fn give(memory: Range<usize>) {
+    SIZE.store(memory.end.saturating_sub(memory.start), Ordering::Relaxed);
     let first = step_above(memory.start + 1).min(memory.end);
     // SAFETY: promised by the caller.
     let end = unsafe { HEAP.0.claim(memory.start as *mut u8, first - memory.start) };

@@ -8,6 +8,7 @@ mod panic;
 mod start_info;
 
 pub use devices::{Disks, start as start_devices};
+pub use heap::size as heap_size;
 pub use panic::console;
 pub use start_info::{BootInfo, from_start_info};
 

@@ -1,5 +1,6 @@
 //! The operations, a file each.
 
+pub mod check;
 pub mod info;
 pub mod measure;
 pub mod options;

@@ -121,7 +121,7 @@ fn attach_data_file<F: Files>(
 }
 
 /// The files with the parts of the disk, in order: what is wrong with one is told before the next is missing.
-fn attach_extents<F: Files>(
+pub fn attach_extents<F: Files>(
     image: &mut Image<F::Storage>,
     source: &ImageSource,
     files: &mut F,

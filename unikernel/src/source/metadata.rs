@@ -32,6 +32,20 @@ pub fn open_metadata<F: Files>(
     open(source, said, 0, profile, files)
 }
 
+/// Opens the image in `source` to check it, with the files that hold the parts of its disk and none below it.
+pub fn open_for_check<F: Files>(
+    source: &ImageSource,
+    profile: QemuVersion,
+    files: &mut F,
+) -> Result<Image<F::Storage>, ErrorRecord> {
+    let said = Said::of(&mut source.clone());
+    let blame = |error| blame(error, source);
+    let mut image = layer::open_file(source, Access::Check, profile, files).map_err(blame)?;
+    said.check(&image).map_err(blame)?;
+    layer::attach_extents(&mut image, source, files).map_err(blame)?;
+    Ok(image)
+}
+
 fn open<F: Files>(
     source: ImageSource,
     said: Said,

@@ -14,7 +14,7 @@ use protocol::{ErrorKind, Op, QemuVersion};
 use serde::Serialize;
 
 use super::{
-    argv::{Exception, Reader, Table},
+    argv::{ArgvError, Exception, Reader, Table},
     image::Image,
 };
 use crate::{
@@ -194,6 +194,23 @@ pub fn command(op: Op, request: &impl Serialize) -> Result<Command, Failure> {
     let payload = serde_json::to_vec(request)
         .map_err(|error| Failure::usage(format!("Could not encode the command: {error}")))?;
     Ok(Command::new(op, payload))
+}
+
+/// getopt's complaint about the options of a command that had its own words for that before 10.0.
+pub fn grammar(command: &'static str, error: &ArgvError, profile: QemuVersion) -> Failure {
+    if profile >= QemuVersion::V10_0 {
+        return Failure::grammar(command, error.to_string());
+    }
+    Failure::usage(escape(&match error {
+        ArgvError::Unrecognized(given)
+        | ArgvError::Ambiguous { given, .. }
+        | ArgvError::ValueOfSwitch { given, .. } => format!("unrecognized option '{given}'"),
+        ArgvError::Invalid(letter) => format!("unrecognized option '-{letter}'"),
+        ArgvError::LongLacksValue(name) => format!("missing argument for option '--{name}'"),
+        ArgvError::ShortLacksValue(letter) => format!("missing argument for option '-{letter}'"),
+        ArgvError::Encoding(_) => error.to_string(),
+    }))
+    .try_help("")
 }
 
 /// The guest answered something else than it was asked.

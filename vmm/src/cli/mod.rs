@@ -4,6 +4,7 @@
 //! What is said about formats and their options is the guest's to check; nothing here knows one.
 
 mod argv;
+mod check;
 mod common;
 mod image;
 mod image_opts;
@@ -46,6 +47,7 @@ struct Program {
 #[argh(subcommand)]
 #[expect(dead_code, reason = "the list of commands for help; each reads its own command line")]
 enum Subcommand {
+    Check(check::Check),
     Info(info::Info),
     Measure(measure::Measure),
 }
@@ -57,7 +59,7 @@ pub fn main() -> ExitCode {
     let as_qemu_img = Path::new(&called).file_name().is_some_and(|name| name == "qemu-img");
     let mut speaker = Speaker { as_qemu_img, profile: QemuVersion::default() };
     match run(&mut speaker, &arguments.collect::<Vec<_>>()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             report::complain(&failure.render(speaker));
             ExitCode::FAILURE
@@ -65,8 +67,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Reads what stands in front of the command and hands it the rest.
-fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
+/// Reads what stands in front of the command and hands it the rest; answers the exit code.
+fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Failure> {
     if let Some(profile) = common::profile_of_environment()? {
         speaker.profile = profile;
     }
@@ -74,10 +76,11 @@ fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
     let mut reader = argv::Reader::new(&table, arguments).stop_at_operand();
     if let Some(item) = reader.next() {
         let item = item.map_err(|error| Failure::grammar("", error.to_string()))?;
-        return report::print(&match item.option {
+        report::print(&match item.option {
             "version" => version(*speaker),
             _ => help::<Program>(*speaker, None),
-        });
+        })?;
+        return Ok(ExitCode::SUCCESS);
     }
     let Some(&command) = reader.operands().first() else {
         return Err(Failure::usage("Not enough arguments").try_help(""));
@@ -86,11 +89,13 @@ fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
     let behind = if reader.rest().is_empty() { reader.operands().len() - 1 } else { reader.rest().len() };
     let rest = &arguments[arguments.len() - behind..];
     match command.to_str() {
+        Some(check::NAME) => return check::run(speaker, rest),
         Some(info::NAME) => info::run(speaker, rest),
         Some(measure::NAME) => measure::run(speaker, rest),
         Some("help") if !speaker.as_qemu_img => report::print(&help::<Program>(*speaker, None)),
         _ => Err(Failure::usage(format!("Command not found: {}", escape_name(command))).try_help("")),
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 fn version(speaker: Speaker) -> String {

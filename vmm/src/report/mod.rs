@@ -2,6 +2,7 @@
 //!
 //! Nothing here decides anything; it turns typed values into text.
 
+pub mod check;
 mod escape;
 mod failure;
 pub mod info;

@@ -35,10 +35,7 @@ impl<'a> Ledger<'a> {
             let mark = if cluster == first { mark } else { 0 };
             if self.counts.add(cluster, mark) == Counted::Overflow {
                 log.findings.corruptions += 1;
-                log.tell(format_args!(
-                    "ERROR: overflow cluster offset=0x{:x}",
-                    cluster << self.cluster_bits
-                ));
+                log.tell(format_args!("ERROR: overflow cluster offset=0x{:x}", cluster << self.cluster_bits));
                 log.tell(format_args!(
                     "Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a clean copy if the image cannot be opened for writing"
                 ));

@@ -10,8 +10,8 @@ mod l2;
 mod ledger;
 mod log;
 mod pen;
-mod references;
 mod refblocks;
+mod references;
 mod snapshots;
 mod stored;
 

@@ -91,7 +91,9 @@ impl SnapshotTable {
             let extra = entry.extra_data_len();
             if extra > EXTRA_DATA_MAX {
                 return Err(unreadable(
-                    format!("ERROR failed to read the snapshot table: Too much extra metadata in snapshot table entry {index}\n\tYou can force-remove this extra metadata with qemu-img check -r all"),
+                    format!(
+                        "ERROR failed to read the snapshot table: Too much extra metadata in snapshot table entry {index}\n\tYou can force-remove this extra metadata with qemu-img check -r all"
+                    ),
                     "File too large",
                 ));
             }
@@ -100,7 +102,9 @@ impl SnapshotTable {
             if reader.position() - offset > TABLE_MAX {
                 let rest = count - index;
                 return Err(unreadable(
-                    format!("ERROR failed to read the snapshot table: Snapshot table is too big\n\tYou can force-remove all {rest} overhanging snapshots with qemu-img check -r all"),
+                    format!(
+                        "ERROR failed to read the snapshot table: Snapshot table is too big\n\tYou can force-remove all {rest} overhanging snapshots with qemu-img check -r all"
+                    ),
                     "File too large",
                 ));
             }

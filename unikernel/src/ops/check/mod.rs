@@ -1,0 +1,75 @@
+//! `check`: whether the metadata of an image is consistent.
+
+mod lines;
+
+use alloc::{borrow::ToOwned, format};
+use core::fmt::Arguments;
+
+use formats::{
+    StorageMut,
+    check::{Findings, Release, Terms},
+};
+use protocol::{CheckAnswer, CheckFindings, CheckPart, CheckRequest, ErrorRecord, QemuVersion, Repaired};
+
+use crate::{files::Files, source};
+use lines::Lines;
+
+/// Checks the image in `request`. `memory` is how many bytes the check may take; what is found goes to `tell`.
+pub fn run<F: Files<Storage: StorageMut>>(
+    request: &CheckRequest,
+    files: &mut F,
+    memory: usize,
+    tell: &mut dyn FnMut(CheckPart),
+) -> Result<CheckAnswer, ErrorRecord> {
+    let mut image = source::open_for_check(&request.source, request.profile, files)?;
+    let format = image.format().name().to_owned();
+    let terms = Terms { release: release(request.profile), memory };
+    let mut lines = Lines::new(tell);
+    let found = image.check(&terms, &mut |line: Arguments<'_>| lines.push(format!("{line}")));
+    lines.flush();
+    let findings = found.map_err(failure)?.map(|findings| answer(&findings, Repaired::default()));
+    Ok(CheckAnswer { format, findings })
+}
+
+/// The release that a profile is named for.
+fn release(profile: QemuVersion) -> Release {
+    let (major, minor) = match profile {
+        QemuVersion::V5_2 => (5, 2),
+        QemuVersion::V7_2 => (7, 2),
+        QemuVersion::V8_0 => (8, 0),
+        QemuVersion::V10_0 => (10, 0),
+        QemuVersion::V11_1 => (11, 1),
+    };
+    Release { major, minor }
+}
+
+/// Why a check ended early. What begins with `ERROR` is told before the reason, which is an errno's words.
+fn failure(error: formats::Error) -> ErrorRecord {
+    let reason = match error.kind {
+        _ if !error.message.starts_with("ERROR ") => error.message.clone(),
+        formats::ErrorKind::Limit => "File too large".into(),
+        _ => "Invalid argument".into(),
+    };
+    let told = error.message != reason;
+    let record = source::record(error);
+    let message = if told {
+        format!("{}\nCheck failed: {reason}", record.message)
+    } else {
+        format!("Check failed: {reason}")
+    };
+    ErrorRecord { message, ..record }
+}
+
+fn answer(findings: &Findings, repaired: Repaired) -> CheckFindings {
+    CheckFindings {
+        corruptions: findings.corruptions,
+        leaks: findings.leaks,
+        check_errors: findings.check_errors,
+        repaired,
+        image_end_offset: findings.image_end_offset,
+        total_clusters: findings.clusters.total,
+        allocated_clusters: findings.clusters.allocated,
+        fragmented_clusters: findings.clusters.fragmented,
+        compressed_clusters: findings.clusters.compressed,
+    }
+}

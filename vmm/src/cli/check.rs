@@ -1,0 +1,237 @@
+//! `check`: whether the metadata of an image is consistent.
+
+use std::{
+    ffi::{OsStr, OsString},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use argh::{ArgsInfo, FromArgs};
+use protocol::{
+    Answer, CheckFindings, CheckPart, CheckRequest, ErrorKind, Op, Part, QemuVersion, RepairMode,
+};
+
+use super::{
+    argv::{Exception, Reader, Table},
+    common::{self, Memory, Seconds, Terms},
+    image::{How, Image},
+    output::Output,
+    secret,
+};
+use crate::{
+    error::Error,
+    launch::{Command, IoMode},
+    records::StreamError,
+    report::{self, Failure, Speaker, escape},
+};
+
+/// The command's name.
+pub const NAME: &str = "check";
+
+/// What `--cache` takes.
+const CACHE_MODES: [&str; 6] = ["off", "none", "writeback", "writethrough", "directsync", "unsafe"];
+
+/// Exit codes: errors were found; only leaks were; the format has no check.
+const CORRUPT: u8 = 2;
+const LEAKY: u8 = 3;
+const NO_CHECK: u8 = 63;
+
+/// Check whether the metadata of the image FILE is consistent.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "check",
+    help_triggers("-h", "--help"),
+    usage = "[-f FMT | --image-opts] [-r leaks|all] [-T CACHE] [-U] [-q]\n    [--output human|json] [--object OBJDEF] [--allow-references DIR]\n    [--timeout SECONDS] [--memory SIZE] [--qemu-version X.Y] [--no-sandbox]\n    FILE",
+    note = "Images below FILE are not looked at, and no key is needed.",
+    note = "Options may stand behind FILE, be abbreviated, and be written --output=json or",
+    note = "-fqcow2. Of an option given twice the last counts.",
+    note = "INSTAR_ALLOW_REFERENCES (DIR[:DIR...]), INSTAR_TIMEOUT, INSTAR_MEMORY and",
+    note = "INSTAR_QEMU_VERSION in the environment are defaults for the options of those names.",
+    note = "The exit code is 0 if there are no errors, 2 if there are, 3 if all there is are clusters",
+    note = "in use by nothing, 63 if the format has no check, and 1 after any failure."
+)]
+pub struct Check {
+    /// format of FILE (default: probed)
+    #[argh(option, short = 'f', arg_name = "FMT")]
+    format: Vec<String>,
+
+    /// FILE is a list of options instead of a name, as in driver=qcow2,file.filename=NAME
+    #[argh(switch)]
+    image_opts: bool,
+
+    /// repair clusters in use by nothing, or whatever can be; FILE is written to
+    #[argh(option, short = 'r', arg_name = "leaks|all")]
+    repair: Vec<String>,
+
+    /// taken and not needed: off, none, writeback, writethrough, directsync or unsafe
+    #[argh(option, short = 'T', arg_name = "CACHE")]
+    cache: Vec<String>,
+
+    /// read FILE even while another process writes to it
+    #[argh(switch, short = 'U')]
+    force_share: bool,
+
+    /// print nothing but failures
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+
+    /// human or json (default: human)
+    #[argh(option, arg_name = "human|json")]
+    output: Vec<String>,
+
+    /// a secret that FILE refers to: secret,id=ID,file=NAME (or data=TEXT); no key is needed; may be given several times
+    #[argh(option, arg_name = "OBJDEF")]
+    #[expect(dead_code, reason = "taken one by one while the line is read")]
+    object: Vec<String>,
+
+    /// open the files with the parts of FILE's disk if they are beneath DIR; may be given several times (default: none)
+    #[argh(option, arg_name = "DIR")]
+    allow_references: Vec<String>,
+
+    /// stop after this many seconds, 1 to 86400 (default: 60)
+    #[argh(option, arg_name = "SECONDS")]
+    timeout: Vec<Seconds>,
+
+    /// memory of the virtual machine, 16M to 3070M (default: 64M)
+    #[argh(option, arg_name = "SIZE")]
+    memory: Vec<Memory>,
+
+    /// follow this release of qemu-img: 5.2, 7.2, 8.0, 10.0 or 11.1 (default: 11.1)
+    #[argh(option, arg_name = "X.Y")]
+    #[expect(dead_code, reason = "looked for before the line is read")]
+    qemu_version: Vec<QemuVersion>,
+
+    /// run without the sandbox around the virtual machine
+    #[argh(switch)]
+    no_sandbox: bool,
+}
+
+/// What the option table cannot say: when qemu-img learned a name.
+const HISTORY: [Exception; 2] =
+    [Exception::LongSince("cache", QemuVersion::V10_0), Exception::LongSince("quiet", QemuVersion::V10_0)];
+
+/// Reads the command line behind `check` and runs it.
+pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Failure> {
+    let started = Instant::now();
+    let exceptions: Vec<Exception> = common::OWN.into_iter().chain(HISTORY).collect();
+    if let Some(profile) = common::profile_of_line::<Check>(&exceptions, arguments)? {
+        speaker.profile = profile;
+    }
+    let speaker = *speaker;
+
+    let table = Table::of::<Check>(&exceptions, speaker.profile);
+    let mut reader = Reader::new(&table, arguments);
+    let mut secrets = secret::Secrets::default();
+    let mut repair = RepairMode::None;
+    for item in reader.by_ref() {
+        let item = item.map_err(|error| common::grammar(NAME, &error, speaker.profile))?;
+        match item.option {
+            "help" => {
+                report::print(&super::help::<Check>(speaker, Some(NAME)))?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            "object" => secrets.add(&item.value, speaker.profile)?,
+            "output" => Output::check(&item.value, NAME, speaker.profile)?,
+            "repair" => repair = repair_mode(&item.value, speaker.profile)?,
+            _ => {}
+        }
+    }
+    let options = Check::from_args(&[speaker.name(), NAME], &reader.canonical())
+        .map_err(|exit| Failure::usage(escape(exit.output.trim_end())))?;
+    let timeout = common::value(&options.timeout, "INSTAR_TIMEOUT", common::DEFAULT_TIMEOUT)?;
+    let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
+    let terms = Terms { speaker, started, timeout, memory, no_sandbox: options.no_sandbox };
+    let &[name] = reader.operands() else {
+        let old = speaker.profile < QemuVersion::V10_0;
+        return Err(Failure::usage("Expecting one image file name").try_help(if old { "" } else { NAME }));
+    };
+    if let Some(mode) = options.cache.last().filter(|mode| !CACHE_MODES.contains(&mode.as_str())) {
+        return Err(Failure::usage(format!("Invalid source cache option: {}", escape(mode))));
+    }
+    options.check(name, repair, terms)
+}
+
+/// What `--repair` says.
+fn repair_mode(text: &str, profile: QemuVersion) -> Result<RepairMode, Failure> {
+    let mode = match text {
+        "leaks" => return Ok(RepairMode::Leaks),
+        "all" => return Ok(RepairMode::All),
+        other => escape(other),
+    };
+    let (message, help) = match profile {
+        QemuVersion::V5_2 | QemuVersion::V7_2 | QemuVersion::V8_0 => {
+            (format!("Unknown option value for -r (expecting 'leaks' or 'all'): {mode}"), "")
+        }
+        QemuVersion::V10_0 => (format!("--repair (-r) expects 'leaks' or 'all' not '{mode}'"), NAME),
+        QemuVersion::V11_1 => (format!("--repair (-r) expects 'leaks' or 'all', not '{mode}'"), NAME),
+    };
+    Err(Failure::usage(message).try_help(help))
+}
+
+impl Check {
+    /// Opens the image, has the guest check it and prints what was found.
+    fn check(&self, name: &OsStr, repair: RepairMode, terms: Terms) -> Result<ExitCode, Failure> {
+        let Terms { speaker, started, timeout, .. } = terms;
+        let format = self.format.last().map(String::as_str);
+        if self.image_opts && format.is_some() {
+            return Err(Failure::usage("--image-opts and --format are mutually exclusive"));
+        }
+        let how = How {
+            room: None,
+            format,
+            image_opts: self.image_opts,
+            force_share: self.force_share,
+            allow_references: &self.allow_references,
+            extents: false,
+            deadline: started + Duration::from(timeout),
+            speaker,
+        };
+        let Image { source, disks, references, .. } = Image::open(name, how)?;
+        let io = IoMode::for_reading(source.file.allocated / METADATA_SHARE);
+        let request = CheckRequest { profile: speaker.profile, source: Box::new(source), repair };
+        // What is found is handed on as it comes, and may be as much as the image has clusters.
+        let max_answer = u64::MAX;
+        let command = Command { disks, references, io, max_answer, ..common::command(Op::Check, &request)? };
+        let output = Output::of(&self.output);
+        let human = output == Output::Human && !self.quiet;
+        let finished = terms.launch(command, name, &mut |part| match part {
+            Part::Check(CheckPart::Lines(lines)) => {
+                report::complain(&report::check::lines(&lines));
+                Ok(())
+            }
+            Part::Check(CheckPart::Repaired(repaired)) if human => {
+                report::check::print(&report::check::repaired(repaired))
+            }
+            Part::Check(CheckPart::Repaired(_)) => Ok(()),
+            _ => Err(Error::from(StreamError::Operation)),
+        })?;
+        let Answer::Check(answer) = &finished.answer else { return Err(common::another_operation()) };
+        let Some(findings) = answer.findings else {
+            let failure = Failure::new(ErrorKind::Unsupported, "This image format does not support checks");
+            report::complain(&failure.render(speaker));
+            finished.leave_standing();
+            return Ok(ExitCode::from(NO_CHECK));
+        };
+        if !self.quiet {
+            report::print(&match output {
+                Output::Json => report::check::json(name, &answer.format, &findings),
+                Output::Human => report::check::human(&findings),
+            })?;
+        }
+        finished.leave_standing();
+        exit_code(&findings)
+    }
+}
+
+/// Of the bytes that a file stores, one in so many is metadata that a check reads, more or less.
+const METADATA_SHARE: u64 = 1024;
+
+fn exit_code(findings: &CheckFindings) -> Result<ExitCode, Failure> {
+    match findings {
+        CheckFindings { check_errors: 1.., .. } => Err(Failure::new(ErrorKind::Corrupt, "Check failed")),
+        CheckFindings { corruptions: 1.., .. } => Ok(ExitCode::from(CORRUPT)),
+        CheckFindings { leaks: 1.., .. } => Ok(ExitCode::from(LEAKY)),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
