@@ -79,17 +79,17 @@ pub fn json(name: &OsStr, format: &str, findings: &CheckFindings) -> String {
     let some = |name, value| (value != 0).then_some((name, Value::Number(value)));
     let fields = [
         some("image-end-offset", findings.image_end_offset),
-        some("total-clusters", findings.total_clusters),
-        some("corruptions-fixed", findings.repaired.corruptions),
-        some("leaks", findings.leaks),
-        some("corruptions", findings.corruptions),
-        number("check-errors", findings.check_errors),
-        some("fragmented-clusters", findings.fragmented_clusters),
-        some("allocated-clusters", findings.allocated_clusters),
         some("compressed-clusters", findings.compressed_clusters),
+        some("total-clusters", findings.total_clusters),
+        some("corruptions", findings.corruptions),
+        some("corruptions-fixed", findings.repaired.corruptions),
+        number("check-errors", findings.check_errors),
+        some("leaks", findings.leaks),
+        some("leaks-fixed", findings.repaired.leaks),
+        some("allocated-clusters", findings.allocated_clusters),
         Some(("filename", Value::text(name.as_bytes()))),
         Some(("format", Value::text(format))),
-        some("leaks-fixed", findings.repaired.leaks),
+        some("fragmented-clusters", findings.fragmented_clusters),
     ];
     Value::Map(fields.into_iter().flatten().collect()).json()
 }

@@ -68,7 +68,6 @@ pub(super) struct Tables {
     decoder: Decoder,
     classes: Classes,
     cluster_len: u64,
-    cluster_bits: u32,
     extended: bool,
     data_file: bool,
     release: Release,
@@ -101,7 +100,6 @@ impl Tables {
             decoder: Decoder::new(header),
             classes: Classes::new(header),
             cluster_len: header.cluster_bits().size(),
-            cluster_bits: header.cluster_bits().get(),
             extended: header.has_extended_l2(),
             data_file: header.has_data_file(),
             release,
@@ -251,8 +249,6 @@ impl Tables {
             log.corruption(format_args!(
                 "ERROR offset={offset:x}: Allocated cluster has corrupted subcluster allocation bitmap"
             ));
-            ledger.counts.mark(offset >> self.cluster_bits, mark);
-            return;
         }
         if offset % self.cluster_len != 0 {
             let has_data =

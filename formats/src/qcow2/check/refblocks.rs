@@ -4,12 +4,12 @@ use super::counts::Counts;
 use super::ledger::Ledger;
 use super::log::Log;
 use super::pen::Pen;
-use super::stored::Stored;
+use super::stored::{OFFSET_MASK, RESERVED, Stored};
 use crate::check::{Release, Repair};
 use crate::qcow2::header::Header;
 use crate::{Error, Storage};
 
-/// Since then bits of an entry that must not be set are looked at.
+/// Since then bits of an entry that must not be set are told from its offset.
 const STRICT: Release = Release { major: 6, minor: 2 };
 
 /// Counts the blocks in the window. One that cannot be where it is makes it necessary to build all of them anew.
@@ -24,12 +24,13 @@ pub(super) fn count<S: Storage>(
     let cluster_bits = header.cluster_bits();
     let file_len = storage.len();
     for index in 0..stored.entries() {
-        let (offset, reserved) = stored.entry(storage, index)?;
-        if offset == 0 && !reserved {
-            continue;
-        }
+        let (offset, reserved) = match stored.entry(storage, index)? {
+            0 => continue,
+            entry if release >= STRICT => (entry & OFFSET_MASK, entry & RESERVED != 0),
+            entry => (entry, false),
+        };
         let cluster = offset >> cluster_bits.get();
-        if reserved && release >= STRICT {
+        if reserved {
             log.corruption(format_args!("ERROR refcount table entry {index} has reserved bits set"));
             log.rebuild = true;
         } else if !cluster_bits.aligned(offset) {

@@ -60,9 +60,9 @@ impl Place {
     }
 }
 
-/// A table that cannot be read: `lines` say why, `reason` is what ends the check.
-fn unreadable(lines: String, reason: &str) -> Error {
-    Error::new(ErrorKind::Corrupt, "snapshot table", format!("{lines}\n{reason}"))
+/// A table that cannot be read: it is told why before the reason, which goes by the kind.
+fn unreadable(kind: ErrorKind, why: &str) -> Error {
+    Error::new(kind, "snapshot table", format!("ERROR {why}"))
 }
 
 impl SnapshotTable {
@@ -73,13 +73,9 @@ impl SnapshotTable {
         pen: &dyn Pen<S>,
         log: &mut Log<'_, '_>,
     ) -> Result<Self, Error> {
-        header.check_snapshot_table("Snapshot table").map_err(|error| {
-            let reason = match error.kind {
-                ErrorKind::Limit => "File too large",
-                _ => "Invalid argument",
-            };
-            unreadable(format!("ERROR {}", error.message), reason)
-        })?;
+        header
+            .check_snapshot_table("snapshot table")
+            .map_err(|error| unreadable(error.kind, &error.message))?;
         let (count, offset) = header.snapshots();
         let mut reader = Reader::new(storage);
         let mut places = Vec::new();
@@ -90,23 +86,17 @@ impl SnapshotTable {
             let entry: Entry = reader.record()?;
             let extra = entry.extra_data_len();
             if extra > EXTRA_DATA_MAX {
-                return Err(unreadable(
-                    format!(
-                        "ERROR failed to read the snapshot table: Too much extra metadata in snapshot table entry {index}\n\tYou can force-remove this extra metadata with qemu-img check -r all"
-                    ),
-                    "File too large",
-                ));
+                let why = format!(
+                    "failed to read the snapshot table: Too much extra metadata in snapshot table entry {index}"
+                );
+                let hint = "You can force-remove this extra metadata with qemu-img check -r all";
+                return Err(unreadable(ErrorKind::Limit, &why).hint(Some(hint)));
             }
             let (id_len, name_len) = entry.text_len();
             reader.skip(u64::from(extra) + u64::from(id_len) + u64::from(name_len));
             if reader.position() - offset > TABLE_MAX {
-                let rest = count - index;
-                return Err(unreadable(
-                    format!(
-                        "ERROR failed to read the snapshot table: Snapshot table is too big\n\tYou can force-remove all {rest} overhanging snapshots with qemu-img check -r all"
-                    ),
-                    "File too large",
-                ));
+                let why = "failed to read the snapshot table: Snapshot table is too big";
+                return Err(unreadable(ErrorKind::Limit, why));
             }
             let (l1_offset, l1_size) = entry.l1_table();
             places.push(Place { entry: start, l1_offset, l1_size, extra_len: extra });

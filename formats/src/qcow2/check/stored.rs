@@ -11,9 +11,9 @@ use crate::table::Table;
 use crate::{Storage, StorageError};
 
 /// Bits 9 to 63 of an entry of the refcount table: file offset of a refcount block.
-const OFFSET_MASK: u64 = !RESERVED;
+pub(super) const OFFSET_MASK: u64 = !RESERVED;
 /// Bits that must not be set in it.
-const RESERVED: u64 = 0x1ff;
+pub(super) const RESERVED: u64 = 0x1ff;
 /// Entries of the refcount table in memory at a time.
 const WINDOW: u64 = 8192;
 /// Most blocks in memory at a time.
@@ -92,14 +92,9 @@ impl Stored {
         self.order
     }
 
-    /// An entry of the table: the offset in it, and whether it has bits set that must not be.
-    pub(super) fn entry<S: Storage>(
-        &mut self,
-        storage: &mut S,
-        index: u64,
-    ) -> Result<(u64, bool), StorageError> {
-        let entry = self.table.from(storage, index)?.first().map_or(0, |entry| entry.get());
-        Ok((entry & OFFSET_MASK, entry & RESERVED != 0))
+    /// An entry of the table, which may be anything.
+    pub(super) fn entry<S: Storage>(&mut self, storage: &mut S, index: u64) -> Result<u64, StorageError> {
+        Ok(self.table.from(storage, index)?.first().map_or(0, |entry| entry.get()))
     }
 
     /// Where the block is that has the count of the cluster.
@@ -108,7 +103,7 @@ impl Stored {
         if index >= self.table.entries() {
             return Ok(Place::None);
         }
-        let (offset, _) = self.entry(storage, index)?;
+        let offset = self.entry(storage, index)? & OFFSET_MASK;
         Ok(match offset {
             0 => Place::None,
             _ if offset % self.cluster_len != 0 => Place::Unaligned(offset),
