@@ -1,5 +1,6 @@
 //! Why an image was not read: a stable kind for callers, the field to blame, and `qemu-img`'s words where it has some.
 
+use alloc::borrow::Cow;
 use alloc::string::String;
 
 use crate::{FileIndex, StorageError};
@@ -33,7 +34,7 @@ pub struct Error {
     /// What is wrong with it, in `qemu-img`'s words where `qemu-img` finds the same fault.
     pub message: String,
     /// What to do about it, where `qemu-img` says so. Nothing in it comes from an image.
-    pub hint: Option<&'static str>,
+    pub hint: Option<Cow<'static, str>>,
     /// The file at fault.
     pub file: FileIndex,
 }
@@ -45,8 +46,8 @@ impl Error {
     }
 
     /// The same failure, with a hint what to do.
-    pub(crate) fn hint(self, hint: Option<&'static str>) -> Self {
-        Self { hint, ..self }
+    pub(crate) fn hint(self, hint: Option<impl Into<Cow<'static, str>>>) -> Self {
+        Self { hint: hint.map(Into::into), ..self }
     }
 
     /// The same failure, of another file.

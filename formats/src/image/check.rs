@@ -1,8 +1,8 @@
 //! Which check an image gets.
 
 use super::Driver;
-use crate::check::{Findings, Tell, Terms};
-use crate::{Error, Image, Storage};
+use crate::check::{Findings, Repair, Tell, Terms};
+use crate::{Error, Image, Storage, StorageMut};
 
 impl<S: Storage> Image<S> {
     /// Checks the image, and tells what is found as it is found; `None` if there is no check for its format.
@@ -12,6 +12,22 @@ impl<S: Storage> Image<S> {
     pub fn check(&mut self, terms: &Terms, tell: &mut Tell<'_>) -> Result<Option<Findings>, Error> {
         match &mut self.driver {
             Driver::Qcow2(qcow2) => qcow2.check(&mut self.storage, terms, tell).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl<S: StorageMut> Image<S> {
+    /// Checks the image and repairs what is found; as [`check`](Self::check). What was repaired is on the disk then, and
+    /// the image is to be opened anew.
+    pub fn repair(
+        &mut self,
+        how: Repair,
+        terms: &Terms,
+        tell: &mut Tell<'_>,
+    ) -> Result<Option<Findings>, Error> {
+        match &mut self.driver {
+            Driver::Qcow2(qcow2) => qcow2.repair(&mut self.storage, how, terms, tell).map(Some),
             _ => Ok(None),
         }
     }

@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use core::mem::offset_of;
 
 use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -24,7 +25,15 @@ const REFCOUNT_ORDER_MAX: u32 = 6;
 /// `refcount_order` of every version 2 image: 16 bits.
 const REFCOUNT_ORDER_V2: u32 = 4;
 /// Largest reference count table in bytes: QEMU's limit.
-const REFCOUNT_TABLE_MAX: u64 = 8 << 20;
+pub(super) const REFCOUNT_TABLE_MAX: u64 = 8 << 20;
+/// File offset in bytes of `refcount_table_offset`; `refcount_table_clusters` is behind it.
+pub(super) const REFCOUNT_TABLE_OFFSET: u64 = offset_of!(Fields, refcount_table_offset) as u64;
+/// File offset in bytes of `nb_snapshots`; `snapshots_offset` is behind it.
+pub(super) const SNAPSHOTS_OFFSET: u64 = offset_of!(Fields, nb_snapshots) as u64;
+/// File offset in bytes of `incompatible_features`.
+const INCOMPATIBLE_OFFSET: u64 = offset_of!(Fields, incompatible_features) as u64;
+/// File offset in bytes of `autoclear_features`.
+const AUTOCLEAR_OFFSET: u64 = offset_of!(Fields, autoclear_features) as u64;
 /// Largest L1 table in bytes: QEMU's limit.
 const L1_TABLE_MAX: u64 = 32 << 20;
 /// Most internal snapshots: QEMU's limit.
@@ -349,6 +358,39 @@ impl Header {
     /// cluster size.
     pub fn refcount_table(&self) -> (u64, u64) {
         (u64::from(self.refcount_table_clusters) * self.cluster_bits.size(), self.refcount_table_offset)
+    }
+
+    /// log2 of the counts of a refcount block.
+    pub(super) fn refcount_block_bits(&self) -> u32 {
+        self.cluster_bits.get() + 3 - self.refcount_order
+    }
+
+    /// The header with another refcount table: its first cluster, and its clusters, which are within the limit.
+    pub(super) fn with_refcount_table(&self, cluster: u64, clusters: u64) -> Self {
+        Self {
+            refcount_table_offset: cluster << self.cluster_bits.get(),
+            refcount_table_clusters: u32::try_from(clusters).unwrap_or(u32::MAX),
+            ..self.clone()
+        }
+    }
+
+    /// The header with another snapshot table.
+    pub(super) fn with_snapshots(&self, count: u32, offset: u64) -> Self {
+        Self { nb_snapshots: count, snapshots_offset: offset, ..self.clone() }
+    }
+
+    /// The incompatible features of an image that is neither dirty nor corrupt, and where they stand in the file, if
+    /// this one is either.
+    pub(super) fn cleaned(&self) -> Option<(u64, u64)> {
+        let clean = self.incompatible_features & !(INCOMPATIBLE_DIRTY | INCOMPATIBLE_CORRUPT);
+        (clean != self.incompatible_features).then_some((INCOMPATIBLE_OFFSET, clean))
+    }
+
+    /// The autoclear features without those that a writer must clear as it does not know them, and where they stand in
+    /// the file, if there are such.
+    pub(super) fn autocleared(&self) -> Option<(u64, u64)> {
+        let known = self.autoclear_features & (AUTOCLEAR_BITMAPS | AUTOCLEAR_DATA_FILE_RAW);
+        (known != self.autoclear_features).then_some((AUTOCLEAR_OFFSET, known))
     }
 
     /// Number of internal snapshots, at most 65536, and the offset of their table in the file: a multiple of the

@@ -43,6 +43,16 @@ impl Entry {
         (self.id_len.get(), self.name_len.get())
     }
 
+    /// The state's size in bytes, where there is no long one.
+    pub(super) fn vm_state_size(&self) -> u32 {
+        self.vm_state_size.get()
+    }
+
+    /// Changes the length of the extra data in bytes.
+    pub(super) fn set_extra_data_len(&mut self, length: u32) {
+        self.extra_data_len.set(length);
+    }
+
     /// Length of the extra data in bytes; any number.
     pub(super) fn extra_data_len(&self) -> u32 {
         self.extra_data_len.get()

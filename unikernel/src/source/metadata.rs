@@ -3,7 +3,7 @@
 
 use alloc::{borrow::ToOwned, format};
 
-use formats::{Access, Image};
+use formats::{Access, Image, OpenOptions};
 use protocol::{ErrorKind, ErrorRecord, ImageSource, QemuVersion};
 
 use super::{Command, DEPTH_MAX, below, below::Said, layer, record};
@@ -44,6 +44,16 @@ pub fn open_for_check<F: Files>(
     said.check(&image).map_err(blame)?;
     layer::attach_extents(&mut image, source, files).map_err(blame)?;
     Ok(image)
+}
+
+/// Opens an image anew after it was repaired.
+pub fn reopen_for_check<S: formats::Storage>(
+    image: Image<S>,
+    source: &ImageSource,
+) -> Result<Image<S>, ErrorRecord> {
+    let encryption = source.encrypt_format.as_deref();
+    let options = OpenOptions { format: Some(image.format()), access: Access::Check, encryption };
+    Image::open_with(image.into_storage(), options).map_err(|error| blame(record(error), source))
 }
 
 fn open<F: Files>(

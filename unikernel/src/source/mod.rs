@@ -15,7 +15,7 @@ use alloc::{borrow::ToOwned, format, string::ToString};
 
 use below::Said;
 use formats::{Chain, Image, Storage};
-pub use metadata::{open_for_check, open_metadata};
+pub use metadata::{open_for_check, open_metadata, reopen_for_check};
 use protocol::{ErrorKind, ErrorRecord, ImageSource, QemuVersion, Secret, options::HINT};
 pub use snapshot::load as load_snapshot;
 
@@ -88,7 +88,7 @@ pub fn record(error: formats::Error) -> ErrorRecord {
     if let Some(hint) = error.hint {
         message.push('\n');
         message.push(HINT);
-        message.push_str(hint);
+        message.push_str(&hint);
     }
     ErrorRecord { field: Some(error.field.to_owned()), ..ErrorRecord::new(kind(error.kind), message) }
 }

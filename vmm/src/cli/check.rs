@@ -22,7 +22,7 @@ use crate::{
     error::Error,
     launch::{Command, IoMode},
     records::StreamError,
-    report::{self, Failure, Speaker, escape},
+    report::{self, Failure, Speaker, escape, escape_name},
 };
 
 /// The command's name.
@@ -62,6 +62,7 @@ pub struct Check {
 
     /// repair clusters in use by nothing, or whatever can be; FILE is written to
     #[argh(option, short = 'r', arg_name = "leaks|all")]
+    #[expect(dead_code, reason = "looked at while the line is read")]
     repair: Vec<String>,
 
     /// taken and not needed: off, none, writeback, writethrough, directsync or unsafe
@@ -178,7 +179,7 @@ impl Check {
             return Err(Failure::usage("--image-opts and --format are mutually exclusive"));
         }
         let how = How {
-            room: None,
+            room: (repair != RepairMode::None).then_some(room),
             format,
             image_opts: self.image_opts,
             force_share: self.force_share,
@@ -187,6 +188,11 @@ impl Check {
             deadline: started + Duration::from(timeout),
             speaker,
         };
+        if self.force_share && repair != RepairMode::None {
+            let name = escape_name(name);
+            let why = "force-share=on can only be used with read-only images";
+            return Err(Failure::usage(format!("Could not open '{name}': {why}")));
+        }
         let Image { source, disks, references, .. } = Image::open(name, how)?;
         let io = IoMode::for_reading(source.file.allocated / METADATA_SHARE);
         let request = CheckRequest { profile: speaker.profile, source: Box::new(source), repair };
@@ -222,6 +228,12 @@ impl Check {
         finished.leave_standing();
         exit_code(&findings)
     }
+}
+
+/// How long a file of `length` bytes may become by being repaired: new refcounts are a 64th of it at most.
+fn room(length: u64) -> u64 {
+    const LEAST: u64 = 64 << 20;
+    length.saturating_add(length / 32).saturating_add(LEAST)
 }
 
 /// Of the bytes that a file stores, one in so many is metadata that a check reads, more or less.

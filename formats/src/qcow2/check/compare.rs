@@ -1,9 +1,10 @@
 //! What was counted, held against what the image stores.
 
+use core::ops::Range;
+
 use super::counts::{COPIED, COUNT, Counts, SHARED, WIDE};
 use super::log::Log;
 use super::stored::{Place, Stored, count};
-use crate::check::Repair;
 use crate::{Error, Storage};
 
 /// What the comparison has come to so far, over all windows.
@@ -27,9 +28,28 @@ pub(super) struct Comparison {
 
 /// Clusters of one block and one page.
 #[derive(Clone, Copy)]
-struct Span {
-    first: u64,
-    length: u64,
+pub(super) struct Span {
+    pub(super) first: u64,
+    pub(super) length: u64,
+}
+
+impl Span {
+    /// The clusters of a window in spans.
+    pub(super) fn of(window: Range<u64>, block_bits: u32) -> impl Iterator<Item = Self> {
+        let mut next = window.start;
+        core::iter::from_fn(move || {
+            let first = next;
+            let in_block = (1 << block_bits) - (first & ((1 << block_bits) - 1));
+            let length = in_block.min(Counts::left_in_page(first)).min(window.end.checked_sub(first)?);
+            next += length;
+            (length > 0).then_some(Self { first, length })
+        })
+    }
+
+    /// Its clusters.
+    pub(super) fn clusters(self) -> Range<u64> {
+        self.first..self.first + self.length
+    }
 }
 
 impl Comparison {
@@ -41,25 +61,19 @@ impl Comparison {
         stored: &mut Stored,
         log: &mut Log<'_, '_>,
     ) -> Result<(), Error> {
-        let window = counts.window();
-        let mut first = window.start;
-        while first < window.end {
-            let in_block = (1 << stored.block_bits()) - (first & ((1 << stored.block_bits()) - 1));
-            let length = in_block.min(Counts::left_in_page(first)).min(window.end - first);
-            let span = Span { first, length };
-            match stored.place(storage, first)? {
+        for span in Span::of(counts.window(), stored.block_bits()) {
+            match stored.place(storage, span.first)? {
                 Place::None => self.unstored(counts, span, log),
                 Place::At(offset) => self.stored(storage, counts, stored, (span, offset), log)?,
                 place => self.unreadable(stored, (span, place), log),
             }
-            first += length;
         }
         Ok(())
     }
 
     /// Clusters that the table has no block for.
     fn unstored(&mut self, counts: &Counts, span: Span, log: &mut Log<'_, '_>) {
-        for (cluster, &byte) in (span.first..span.first + span.length).zip(counts.page_from(span.first)) {
+        for (cluster, &byte) in span.clusters().zip(counts.page_from(span.first)) {
             self.doubt |= byte & COPIED != 0;
             if byte & COUNT != 0 {
                 self.mismatch(cluster, 0, counts.get(cluster), log);
@@ -135,7 +149,7 @@ impl Comparison {
                 crate::qcow2::hex(index)
             ));
         }
-        for cluster in span.first..span.first + span.length {
+        for cluster in span.clusters() {
             log.tell(format_args!("Can't get refcount for cluster {cluster}: Input/output error"));
         }
         self.check_errors += span.length;

@@ -55,6 +55,7 @@ pub(super) struct Counts {
     memory: usize,
     /// Whether marks may be wrong that are not kept.
     doubt: bool,
+    strays: Strays,
 }
 
 impl Counts {
@@ -75,12 +76,18 @@ impl Counts {
             used: 0,
             memory,
             doubt: false,
+            strays: Strays::behind(clusters),
         }
     }
 
     /// Clusters that are counted in this pass.
     pub(super) fn window(&self) -> Range<u64> {
         self.window.start..self.window.end.min(self.clusters)
+    }
+
+    /// Whether the window is the whole file.
+    pub(super) fn has_all(&self) -> bool {
+        self.window() == (0..self.clusters)
     }
 
     /// Number of clusters in all.
@@ -91,6 +98,16 @@ impl Counts {
     /// Whether there are marks that may be wrong and are not kept: those of clusters that are not counted.
     pub(super) fn is_in_doubt(&self) -> bool {
         self.doubt
+    }
+
+    /// Remembers that something refers to clusters behind the file.
+    pub(super) fn stray(&mut self, clusters: Range<u64>) {
+        self.strays.add(clusters);
+    }
+
+    /// First of so many clusters in a row, from `first` on, that nothing refers to; `first` is behind the file.
+    pub(super) fn free_behind(&self, first: u64, length: u64) -> Option<u64> {
+        self.strays.gap(first.max(self.clusters), length)
     }
 
     /// Tells of a mark that may be wrong.
@@ -247,6 +264,50 @@ impl Counts {
     }
 }
 
+/// Clusters close behind the end of the file that something refers to, wrongly: a bit each.
+#[derive(Debug)]
+struct Strays {
+    first: u64,
+    bits: Vec<u64>,
+}
+
+impl Strays {
+    /// Words of 64 clusters.
+    const WORDS: usize = 4096;
+
+    fn behind(first: u64) -> Self {
+        Self { first, bits: vec![0; Self::WORDS] }
+    }
+
+    fn end(&self) -> u64 {
+        self.first + Self::WORDS as u64 * 64
+    }
+
+    fn add(&mut self, clusters: Range<u64>) {
+        for cluster in clusters.start.max(self.first)..clusters.end.min(self.end()) {
+            let at = cluster - self.first;
+            if let Some(word) = usize::try_from(at / 64).ok().and_then(|at| self.bits.get_mut(at)) {
+                *word |= 1 << (at % 64);
+            }
+        }
+    }
+
+    /// First place of so many clusters in a row that are known to be none of these.
+    fn gap(&self, first: u64, length: u64) -> Option<u64> {
+        let mut start = first;
+        let mut next = first;
+        while next < start.checked_add(length)? {
+            let at = next.checked_sub(self.first)?;
+            let word = usize::try_from(at / 64).ok().and_then(|at| self.bits.get(at))?;
+            next += 1;
+            if word >> (at % 64) & 1 != 0 {
+                start = next;
+            }
+        }
+        Some(start)
+    }
+}
+
 /// Page of a cluster and its place there.
 fn place(cluster: u64) -> (usize, usize) {
     let page = usize::try_from(cluster >> PAGE_BITS).unwrap_or(usize::MAX);
@@ -285,6 +346,18 @@ mod tests {
         assert!(counts.is_in_doubt());
         counts.add(PAGE as u64, 0);
         assert_eq!((counts.clusters(), counts.get(PAGE as u64)), (PAGE as u64 + 1, 1));
+    }
+
+    #[test]
+    fn what_is_referred_to_behind_the_file_is_not_free() {
+        let mut counts = Counts::new(10, 9, 0);
+        counts.stray(5..12);
+        counts.stray(15..u64::MAX);
+        assert_eq!(counts.free_behind(0, 3), Some(12));
+        assert_eq!(counts.free_behind(0, 4), None);
+        let mut counts = Counts::new(10, 9, 0);
+        counts.stray(1 << 50..1 << 51);
+        assert_eq!(counts.free_behind(11, 1000), Some(11));
     }
 
     #[test]

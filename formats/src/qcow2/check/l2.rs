@@ -10,10 +10,10 @@ use super::counts::{COPIED, SHARED};
 use super::ledger::Ledger;
 use super::log::Log;
 use super::pen::Pen;
-use crate::check::Release;
+use crate::check::{Release, Repair};
 use crate::qcow2::entry::{self, Decoder, OFFSET_MASK};
 use crate::qcow2::header::Header;
-use crate::{Error, Storage};
+use crate::{Error, Storage, StorageError};
 
 /// Bits of a standard cluster descriptor that must not be set.
 const RESERVED: u64 = 0x3f00_0000_0000_01fe;
@@ -33,6 +33,14 @@ pub(super) enum Class {
     /// Has a place in the file.
     Allocated,
     Compressed,
+}
+
+/// What becomes of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    Stays,
+    /// It is to read as zeros.
+    Zeros,
 }
 
 /// How L2 entries are told apart.
@@ -138,9 +146,10 @@ impl Tables {
     ) -> Result<(), Error> {
         self.read(storage, table)?;
         let mut stored = Stored::default();
-        let words = core::mem::take(&mut self.words);
+        let mut words = core::mem::take(&mut self.words);
         let entry_words = self.decoder.entry_words();
-        for (index, entry) in words.chunks_exact(entry_words).enumerate() {
+        let mend = pen.repair() == Repair::All;
+        for (index, entry) in words.chunks_exact_mut(entry_words).enumerate() {
             let descriptor = entry.first().map_or(0, |word| word.get());
             let bitmap = entry.get(1).map_or(0, |word| word.get());
             if descriptor == 0 && bitmap == 0 {
@@ -156,27 +165,47 @@ impl Tables {
                 stored.cluster(offset, self.cluster_len);
                 ledger.add(offset, self.cluster_len, mark(active, descriptor), log);
             } else {
-                self.unusual(ledger, (index, active), descriptor, bitmap, &mut stored, log);
+                let whose = (index, active, mend);
+                if self.unusual(ledger, whose, descriptor, bitmap, &mut stored, log) == Entry::Zeros {
+                    if !pen.may_write_l2(table, self.cluster_len) {
+                        log.tell(format_args!("ERROR: Overlap check failed"));
+                        return Err(StorageError.into());
+                    }
+                    self.zero(entry, bitmap);
+                    let place = table + (index * entry_words * size_of::<U64>()) as u64;
+                    pen.write(storage, place, entry.as_bytes())?;
+                    log.repaired();
+                }
             }
         }
         self.words = words;
         if active {
             log.clusters(stored.allocated, stored.fragmented, stored.compressed);
         }
-        let _ = pen;
         Ok(())
+    }
+
+    /// Makes an entry that cannot be read one of zeros. Subclusters that it has none for are as they were.
+    fn zero(&self, entry: &mut [U64], bitmap: u64) {
+        let (descriptor, zeros) = match self.extended {
+            true => (0, (bitmap | bitmap << 32) & !ALL_ALLOCATED),
+            false => (entry::ZERO, 0),
+        };
+        for (word, value) in entry.iter_mut().zip([descriptor, zeros]) {
+            word.set(value);
+        }
     }
 
     /// Whatever an entry may be but a plain cluster.
     fn unusual(
         &self,
         ledger: &mut Ledger<'_>,
-        (index, active): (usize, bool),
+        (index, active, mend): (usize, bool, bool),
         descriptor: u64,
         bitmap: u64,
         stored: &mut Stored,
         log: &mut Log<'_, '_>,
-    ) {
+    ) -> Entry {
         let class = self.classes.of(descriptor);
         let strict = self.release >= STRICT;
         if class != Class::Compressed && strict && descriptor & RESERVED != 0 {
@@ -184,12 +213,15 @@ impl Tables {
         }
         match class {
             Class::Compressed => self.compressed(ledger, index, descriptor, bitmap, stored, log),
-            Class::Allocated => self.allocated(ledger, active, descriptor, bitmap, stored, log),
+            Class::Allocated => {
+                return self.allocated(ledger, (active, mend), descriptor, bitmap, stored, log);
+            }
             Class::Unallocated if strict && bitmap & ALL_ALLOCATED != 0 => log.corruption(format_args!(
                 "ERROR: Unallocated cluster has non-zero subcluster allocation map"
             )),
             Class::Unallocated | Class::ZeroPlain => {}
         }
+        Entry::Stays
     }
 
     fn compressed(
@@ -230,12 +262,12 @@ impl Tables {
     fn allocated(
         &self,
         ledger: &mut Ledger<'_>,
-        active: bool,
+        (active, mend): (bool, bool),
         descriptor: u64,
         bitmap: u64,
         stored: &mut Stored,
         log: &mut Log<'_, '_>,
-    ) {
+    ) -> Entry {
         let offset = descriptor & OFFSET_MASK;
         let mark = mark(active, descriptor);
         // In a data file of their own all clusters have one reference.
@@ -258,15 +290,20 @@ impl Tables {
                     "ERROR offset={offset:x}: Data cluster is not properly aligned; L2 entry corrupted."
                 ));
             } else {
+                let what = if mend { "Repairing" } else { "ERROR" };
                 log.corruption(format_args!(
-                    "ERROR offset={offset:x}: Preallocated cluster is not properly aligned; L2 entry corrupted."
+                    "{what} offset={offset:x}: Preallocated cluster is not properly aligned; L2 entry corrupted."
                 ));
+                if mend {
+                    return Entry::Zeros;
+                }
             }
         }
         stored.cluster(offset, self.cluster_len);
         if !self.data_file {
             ledger.add(offset, self.cluster_len, mark, log);
         }
+        Entry::Stays
     }
 }
 

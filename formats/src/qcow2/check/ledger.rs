@@ -29,12 +29,15 @@ impl<'a> Ledger<'a> {
                 "ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset 0x{offset:x} size 0x{length:x}"
             ));
             self.counts.mark(first, mark);
+            let last = end.saturating_sub(1) >> self.cluster_bits;
+            self.counts.stray(first..last.saturating_add(1));
             return;
         }
         for cluster in first..=(end - 1) >> self.cluster_bits {
             let mark = if cluster == first { mark } else { 0 };
             if self.counts.add(cluster, mark) == Counted::Overflow {
                 log.findings.corruptions += 1;
+                log.overflow = true;
                 log.tell(format_args!("ERROR: overflow cluster offset=0x{:x}", cluster << self.cluster_bits));
                 log.tell(format_args!(
                     "Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a clean copy if the image cannot be opened for writing"

@@ -12,12 +12,14 @@ pub(super) struct Log<'a, 'b> {
     pub(super) rebuild: bool,
     /// Whether this is the first pass.
     pub(super) first: bool,
+    /// Whether references were left uncounted as there is no room for more in a stored count.
+    pub(super) overflow: bool,
     tell: &'a mut Tell<'b>,
 }
 
 impl<'a, 'b> Log<'a, 'b> {
     pub(super) fn new(tell: &'a mut Tell<'b>) -> Self {
-        Self { findings: Findings::default(), rebuild: false, first: true, tell }
+        Self { findings: Findings::default(), rebuild: false, first: true, overflow: false, tell }
     }
 
     /// Tells a line.
@@ -30,6 +32,14 @@ impl<'a, 'b> Log<'a, 'b> {
         if self.first {
             self.findings.corruptions += 1;
             self.tell(line);
+        }
+    }
+
+    /// An error that was told last is repaired.
+    pub(super) fn repaired(&mut self) {
+        if self.first {
+            self.findings.corruptions = self.findings.corruptions.saturating_sub(1);
+            self.findings.corruptions_fixed += 1;
         }
     }
 

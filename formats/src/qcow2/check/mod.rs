@@ -6,28 +6,31 @@
 mod compare;
 mod copied;
 mod counts;
+mod guard;
 mod l2;
 mod ledger;
 mod log;
+mod mend;
 mod pen;
+mod rebuild;
 mod refblocks;
 mod references;
+mod run;
 mod snapshots;
 mod stored;
 
+use alloc::vec::Vec;
+
 use super::Qcow2;
-use crate::check::{Clusters, Findings, Tell, Terms};
-use crate::{Error, ErrorKind, Storage};
-use compare::Comparison;
-use counts::Counts;
+use crate::check::{Findings, Repair, Tell, Terms};
+use crate::{Error, Storage, StorageMut};
+use guard::Guard;
 use log::Log;
-use pen::{Pen, ReadOnly};
+use pen::{Mender, ReadOnly};
 use references::References;
+use run::Run;
 use snapshots::SnapshotTable;
 use stored::Stored;
-
-/// Most clusters of a file: QEMU's limit.
-const CLUSTERS_MAX: u64 = i32::MAX as u64;
 
 impl Qcow2 {
     /// Checks the image, which was opened for that.
@@ -38,58 +41,58 @@ impl Qcow2 {
         tell: &mut Tell<'_>,
     ) -> Result<Findings, Error> {
         let mut log = Log::new(tell);
-        self.check_with(storage, &mut ReadOnly, terms, &mut log)?;
+        let snapshots = SnapshotTable::read(storage, &self.header, Repair::None, &mut log)?;
+        let bitmaps = self.bitmap_tables();
+        Run::new(self.references(&snapshots, &bitmaps, terms), terms).run(
+            storage,
+            &mut ReadOnly,
+            &mut log,
+        )?;
         Ok(log.findings)
     }
 
-    fn check_with<S: Storage>(
+    /// Checks the image, which was opened for that, and repairs what is found. Whenever that is interrupted, the image is no
+    /// worse than it was.
+    pub(crate) fn repair<S: StorageMut>(
         &self,
         storage: &mut S,
-        pen: &mut dyn Pen<S>,
+        how: Repair,
         terms: &Terms,
-        log: &mut Log<'_, '_>,
-    ) -> Result<(), Error> {
-        let header = self.header();
-        let cluster_len = header.cluster_bits().size();
-        let references = References {
-            header,
+        tell: &mut Tell<'_>,
+    ) -> Result<Findings, Error> {
+        let mut log = Log::new(tell);
+        let snapshots = SnapshotTable::read(storage, &self.header, how, &mut log)?;
+        let bitmaps = self.bitmap_tables();
+        let references = self.references(&snapshots, &bitmaps, terms);
+        let guard = Guard::new(storage, &references, &mut Stored::new(&self.header, 0))?;
+        let mut pen = Mender { repair: how, guard };
+        if let Some((offset, features)) = self.header.autocleared() {
+            storage.write_at(offset, &features.to_be_bytes())?;
+            storage.flush()?;
+        }
+        Run::new(references, terms).run(storage, &mut pen, &mut log)?;
+        Ok(log.findings)
+    }
+
+    fn bitmap_tables(&self) -> Vec<(u64, u32)> {
+        self.bitmaps.iter().map(|bitmap| bitmap.table).collect()
+    }
+
+    fn references<'a>(
+        &'a self,
+        snapshots: &'a SnapshotTable,
+        bitmaps: &'a [(u64, u32)],
+        terms: &Terms,
+    ) -> References<'a> {
+        References {
+            header: &self.header,
             release: terms.release,
-            snapshots: SnapshotTable::read(storage, header, pen, log)?,
-            bitmaps: self.bitmaps.iter().map(|bitmap| bitmap.table).collect(),
+            snapshots,
+            bitmaps,
             bitmap_directory: self.bitmap_directory.as_ref(),
             luks: self.luks_area,
-        };
-        let clusters = storage.len().div_ceil(cluster_len);
-        if clusters > CLUSTERS_MAX {
-            return Err(Error::new(ErrorKind::Limit, "file length", "File too large"));
+            with_refcount_table: true,
+            next_snapshots: None,
         }
-        let total = header.virtual_size().div_ceil(cluster_len);
-        log.findings.clusters = Clusters { total, ..Clusters::default() };
-
-        let max = u64::MAX >> (64 - header.refcount_bits());
-        let mut counts = Counts::new(clusters, max, terms.memory);
-        let mut stored = Stored::new(header, 0);
-        let mut comparison = Comparison::default();
-        loop {
-            references.count(storage, &mut counts, pen, log)?;
-            refblocks::count(storage, (header, terms.release), &mut stored, &mut counts, pen, log)?;
-            comparison.window(storage, &counts, &mut stored, log)?;
-            log.first = false;
-            if !counts.next_window() {
-                break;
-            }
-        }
-        let doubt = comparison.doubt || counts.is_in_doubt();
-        drop(counts);
-        log.findings.corruptions += comparison.corruptions;
-        log.findings.leaks += comparison.leaks;
-        log.findings.check_errors += comparison.check_errors;
-
-        if doubt {
-            let mut stored = Stored::new(header, terms.memory);
-            copied::check(storage, header, &mut stored, log)?;
-        }
-        log.findings.image_end_offset = (comparison.highest + 1) * cluster_len;
-        Ok(())
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn count<S: Storage>(
     (header, release): (&Header, Release),
     stored: &mut Stored,
     counts: &mut Counts,
-    pen: &mut dyn Pen<S>,
+    pen: &dyn Pen<S>,
     log: &mut Log<'_, '_>,
 ) -> Result<(), Error> {
     let cluster_bits = header.cluster_bits();
@@ -41,6 +41,11 @@ pub(super) fn count<S: Storage>(
         } else if cluster >= counts.clusters() {
             let what = if pen.repair() == Repair::All { "Repairing" } else { "ERROR" };
             log.corruption(format_args!("{what} refcount block {index} is outside image"));
+            if pen.repair() == Repair::All {
+                // The file does not grow by an image's word: the new table has no such block.
+                log.repaired();
+                log.rebuild = true;
+            }
         } else if offset != 0 {
             Ledger::new(header, file_len, counts).add(offset, cluster_bits.size(), 0, log);
             let count = counts.get(cluster);

@@ -1,7 +1,5 @@
 //! All references that the metadata makes to clusters of the file, in `qemu-img`'s order.
 
-use alloc::vec::Vec;
-
 use zerocopy::big_endian::U64;
 
 use super::counts::Counts;
@@ -16,7 +14,7 @@ use crate::qcow2::entry::OFFSET_MASK;
 use crate::qcow2::extensions::BitmapDirectory;
 use crate::qcow2::header::Header;
 use crate::table::Table;
-use crate::{Error, ErrorKind, Storage};
+use crate::{Error, ErrorKind, Storage, StorageError};
 
 /// Bits of an L1 entry that must not be set.
 const L1_RESERVED: u64 = 0x7f00_0000_0000_01ff;
@@ -32,14 +30,19 @@ const WINDOW: u64 = 8192;
 const L1_ENTRIES_MAX: u32 = (32 << 20) / 8;
 
 /// What refers to clusters.
+#[derive(Clone)]
 pub(super) struct References<'a> {
     pub(super) header: &'a Header,
     pub(super) release: Release,
-    pub(super) snapshots: SnapshotTable,
+    pub(super) snapshots: &'a SnapshotTable,
     /// File offset and number of entries of each bitmap's table.
-    pub(super) bitmaps: Vec<(u64, u32)>,
+    pub(super) bitmaps: &'a [(u64, u32)],
     pub(super) bitmap_directory: Option<&'a BitmapDirectory>,
     pub(super) luks: Option<Area>,
+    /// Whether the refcount table counts.
+    pub(super) with_refcount_table: bool,
+    /// A snapshot table that is to be: file offset and length in bytes.
+    pub(super) next_snapshots: Option<(u64, u64)>,
 }
 
 impl References<'_> {
@@ -60,9 +63,14 @@ impl References<'_> {
         self.l1(storage, ledger, pen, &mut tables, (l1_offset, l1_size, true), log)?;
         self.snapshots(storage, ledger, pen, &mut tables, log)?;
         ledger.add(self.snapshots.offset, self.snapshots.length, 0, log);
+        if let Some((offset, length)) = self.next_snapshots {
+            ledger.add(offset, length, 0, log);
+        }
 
         let (refcount_len, refcount_offset) = header.refcount_table();
-        ledger.add(refcount_offset, refcount_len, 0, log);
+        if self.with_refcount_table {
+            ledger.add(refcount_offset, refcount_len, 0, log);
+        }
         if let Some(area) = self.luks {
             ledger.add(area.offset, area.length, 0, log);
         }
@@ -80,7 +88,12 @@ impl References<'_> {
         log: &mut Log<'_, '_>,
     ) -> Result<(), Error> {
         let cluster_bits = self.header.cluster_bits();
-        ledger.add(offset, u64::from(size) * size_of::<u64>() as u64, 0, log);
+        let length = u64::from(size) * size_of::<u64>() as u64;
+        ledger.add(offset, length, 0, log);
+        if length != 0 && offset.saturating_add(length) > i64::MAX as u64 {
+            log.tell(format_args!("ERROR: I/O error in check_refcounts_l1"));
+            return Err(StorageError.into());
+        }
         let mut table = Table::<U64>::new(offset, size.into(), WINDOW);
         let mut index = 0;
         while index < table.entries() {
@@ -149,7 +162,7 @@ impl References<'_> {
         let Some(directory) = self.bitmap_directory else { return Ok(()) };
         ledger.add(directory.offset, directory.length, 0, log);
         let cluster_bits = self.header.cluster_bits();
-        for &(offset, entries) in &self.bitmaps {
+        for &(offset, entries) in self.bitmaps {
             ledger.add(offset, u64::from(entries) * size_of::<u64>() as u64, 0, log);
             let mut table = Table::<U64>::new(offset, entries.into(), WINDOW);
             for index in 0..table.entries() {

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use zerocopy::big_endian::U64;
 
 use super::super::header::{Header, TABLE_ENTRY_LEN};
+use super::pen::Pen;
 use crate::table::Table;
 use crate::{Storage, StorageError};
 
@@ -44,7 +45,6 @@ struct Block {
 #[derive(Debug)]
 pub(super) struct Stored {
     table: Table<U64>,
-    table_offset: u64,
     cluster_len: u64,
     order: u32,
     /// log2 of the counts of a block.
@@ -64,10 +64,9 @@ impl Stored {
         blocks.resize_with(room, || None);
         Self {
             table: Table::new(offset, entries, WINDOW),
-            table_offset: offset,
             cluster_len,
             order: header.refcount_order(),
-            block_bits: header.cluster_bits().get() + 3 - header.refcount_order(),
+            block_bits: header.refcount_block_bits(),
             blocks,
         }
     }
@@ -75,11 +74,6 @@ impl Stored {
     /// Number of entries of the table.
     pub(super) fn entries(&self) -> u64 {
         self.table.entries()
-    }
-
-    /// File offset of the table.
-    pub(super) fn table_offset(&self) -> u64 {
-        self.table_offset
     }
 
     /// log2 of the counts of a block.
@@ -133,6 +127,36 @@ impl Stored {
         Ok(slot.as_ref().map_or(&[], |block| &block.bytes))
     }
 
+    /// Changes the count of a cluster in its block, which is the one that was read last.
+    pub(super) fn set(&mut self, cluster: u64, count: u64) {
+        let (order, within) = (self.order, cluster & ((1 << self.block_bits) - 1));
+        let index = cluster >> self.block_bits;
+        for block in self.blocks.iter_mut().flatten().filter(|block| block.index == index) {
+            set_count(&mut block.bytes, order, within, count);
+            block.dirty = true;
+        }
+    }
+
+    /// Writes the blocks back that were changed.
+    pub(super) fn write_back<S: Storage>(
+        &mut self,
+        storage: &mut S,
+        pen: &mut dyn Pen<S>,
+    ) -> Result<(), StorageError> {
+        for slot in 0..self.blocks.len() {
+            let Some(index) = self.blocks.get(slot).and_then(Option::as_ref).map(|block| block.index) else {
+                continue;
+            };
+            let Place::At(offset) = self.place(storage, index << self.block_bits)? else { continue };
+            if let Some(block) = self.blocks.get_mut(slot).and_then(Option::as_mut)
+                && core::mem::take(&mut block.dirty)
+            {
+                pen.write(storage, offset, &block.bytes)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The stored count of a cluster, if it can be read at all.
     pub(super) fn get<S: Storage>(
         &mut self,
@@ -163,6 +187,24 @@ pub(super) fn count(block: &[u8], order: u32, index: u64) -> u64 {
     bytes.iter().fold(0, |count, &byte| count << 8 | u64::from(byte))
 }
 
+/// Changes the count number `index` of a block; see [`count`].
+pub(super) fn set_count(block: &mut [u8], order: u32, index: u64, count: u64) {
+    let bit = index << order;
+    let at = usize::try_from(bit / 8).unwrap_or(usize::MAX);
+    if order < 3 {
+        if let Some(byte) = block.get_mut(at) {
+            let mask = u8::MAX >> (8 - (1 << order));
+            let low = u8::try_from(count & u64::from(mask)).unwrap_or(mask);
+            *byte = *byte & !(mask << (bit % 8)) | low << (bit % 8);
+        }
+        return;
+    }
+    let width = 1 << (order - 3);
+    if let Some(bytes) = block.get_mut(at..at.saturating_add(width)) {
+        bytes.copy_from_slice(&count.to_be_bytes()[8 - width..]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,5 +222,14 @@ mod tests {
         assert_eq!(counts(4, 1..2), [0x0102]);
         assert_eq!(counts(5, 1..2), [9]);
         assert_eq!(counts(6, 0..1), [0xa635_0102_0000_0009]);
+        for order in 0..=6 {
+            let mut block = [0x5a; 8];
+            let last = (64 >> order) - 1;
+            set_count(&mut block, order, last, 0);
+            assert_eq!(count(&block, order, last), 0);
+            set_count(&mut block, order, last, 1);
+            assert_eq!(count(&block, order, last), 1);
+            assert_eq!(block[0], if order == 6 { 0 } else { 0x5a });
+        }
     }
 }

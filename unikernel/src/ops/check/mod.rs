@@ -7,9 +7,11 @@ use core::fmt::Arguments;
 
 use formats::{
     StorageMut,
-    check::{Findings, Release, Terms},
+    check::{Findings, Release, Repair, Terms},
 };
-use protocol::{CheckAnswer, CheckFindings, CheckPart, CheckRequest, ErrorRecord, QemuVersion, Repaired};
+use protocol::{
+    CheckAnswer, CheckFindings, CheckPart, CheckRequest, ErrorRecord, QemuVersion, RepairMode, Repaired,
+};
 
 use crate::{files::Files, source};
 use lines::Lines;
@@ -22,13 +24,30 @@ pub fn run<F: Files<Storage: StorageMut>>(
     tell: &mut dyn FnMut(CheckPart),
 ) -> Result<CheckAnswer, ErrorRecord> {
     let mut image = source::open_for_check(&request.source, request.profile, files)?;
-    let format = image.format().name().to_owned();
+    let format = image.format();
     let terms = Terms { release: release(request.profile), memory };
     let mut lines = Lines::new(tell);
+    let mut say = |line: Arguments<'_>| lines.push(format!("{line}"));
+    let found = match request.repair {
+        RepairMode::None => image.check(&terms, &mut say),
+        RepairMode::Leaks => image.repair(Repair::Leaks, &terms, &mut say),
+        RepairMode::All => image.repair(Repair::All, &terms, &mut say),
+    };
+    lines.flush();
+    let name = format.name().to_owned();
+    let Some(findings) = found.map_err(failure)? else {
+        return Ok(CheckAnswer { format: name, findings: None });
+    };
+    let repaired = Repaired { leaks: findings.leaks_fixed, corruptions: findings.corruptions_fixed };
+    if repaired == Repaired::default() {
+        return Ok(CheckAnswer { format: name, findings: Some(answer(&findings, repaired)) });
+    }
+    lines.tell(CheckPart::Repaired(repaired));
+    let mut image = source::reopen_for_check(image, &request.source)?;
     let found = image.check(&terms, &mut |line: Arguments<'_>| lines.push(format!("{line}")));
     lines.flush();
-    let findings = found.map_err(failure)?.map(|findings| answer(&findings, Repaired::default()));
-    Ok(CheckAnswer { format, findings })
+    let findings = found.map_err(failure)?.map(|findings| answer(&findings, repaired));
+    Ok(CheckAnswer { format: name, findings })
 }
 
 /// The release that a profile is named for.
