@@ -30,7 +30,9 @@ pub(super) fn check<S: Storage>(
     let cluster_bits = header.cluster_bits();
     let classes = Classes::new(header);
     let entry_words = Decoder::new(header).entry_words();
-    let mends = mends(pen, log);
+    let (mends_any, overflow) = (mends(pen, log), log.overflow);
+    // Where references could not be counted, a count of 1 does not say that there are no others.
+    let mends = |right: u64| mends_any && !(overflow && right & COPIED != 0);
     let (l1_size, l1_offset) = header.l1_table();
     let mut l1 = Table::<U64>::new(l1_offset, l1_size.into(), WINDOW);
     let mut words = vec![U64::new_zeroed(); usize::try_from(cluster_bits.size() / 8).unwrap_or(0)];
@@ -42,7 +44,7 @@ pub(super) fn check<S: Storage>(
         }
         let Ok(count) = stored.get(storage, table >> cluster_bits.get())? else { continue };
         if let Some(right) = corrected(entry, count) {
-            let mend = mends && pen.may_write_l1();
+            let mend = mends(right) && pen.may_write_l1();
             log.findings.corruptions += 1;
             let what = what(mend);
             log.tell(format_args!(
@@ -59,7 +61,7 @@ pub(super) fn check<S: Storage>(
             continue;
         }
         storage.read_at(table, words.as_mut_bytes())?;
-        let mend = mends && cluster_bits.aligned(table) && pen.may_write_l2(table, cluster_bits.size());
+        let writable = cluster_bits.aligned(table) && pen.may_write_l2(table, cluster_bits.size());
         let mut changed: Option<Range<usize>> = None;
         let mut changes = 0;
         for (at, entry) in words.iter_mut().enumerate().step_by(entry_words) {
@@ -75,6 +77,7 @@ pub(super) fn check<S: Storage>(
                 count
             };
             if let Some(right) = corrected(descriptor, count) {
+                let mend = mends(right) && writable;
                 log.findings.corruptions += 1;
                 let what = what(mend);
                 log.tell(format_args!(
@@ -97,14 +100,13 @@ pub(super) fn check<S: Storage>(
     Ok(())
 }
 
-/// Whether entries are corrected: when leaks are to be repaired only if nothing else is wrong. Where references could
-/// not be counted, a count of 1 does not say that there are no others.
+/// Whether entries are corrected: when leaks are to be repaired, only if nothing else is wrong.
 fn mends<S>(pen: &dyn Pen<S>, log: &Log<'_, '_>) -> bool {
     let findings = &log.findings;
     match pen.repair() {
         Repair::None => false,
         Repair::Leaks => findings.check_errors == 0 && findings.corruptions == 0 && findings.leaks == 0,
-        Repair::All => !log.overflow,
+        Repair::All => true,
     }
 }
 
