@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Bench, Random, Said, assert_none, differences, major};
+use common::{Bench, Random, assert_none, differences, major};
 
 /// Random images, and flips.
 const IMAGES: u64 = 520;
@@ -145,17 +145,12 @@ fn furnish(bench: &Bench, random: &mut Random, name: &str, v3: bool) {
         }
     }
     if one_in(random, 6) {
-        qemu_io(bench, &["-c", "write 0 512", "-c", "abort", name]);
+        bench.qemu_io(name, &["write 0 512", "abort"]);
     }
     if v3 && !bitmaps && one_in(random, 6) {
         // Section "Header" of the qcow2 specification: incompatible feature bit 1.
         patch(&bench.path(name), 79, |byte| byte | 2);
     }
-}
-
-fn qemu_io(bench: &Bench, arguments: &[&str]) {
-    let program = std::env::var_os("QEMU_IO").unwrap_or_else(|| "qemu-io".into());
-    Said::by(bench.command(program).args(arguments));
 }
 
 fn patch(path: &Path, offset: u64, change: impl Fn(u8) -> u8) {

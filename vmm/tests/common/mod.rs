@@ -89,6 +89,13 @@ impl Bench {
         assert_eq!(said.code, Some(0), "qemu-img {arguments:?}: {said}");
     }
 
+    /// Runs commands of `qemu-io` on an image; answers whether all went well.
+    pub fn qemu_io(&self, image: &str, commands: &[&str]) -> bool {
+        let program = env::var_os("QEMU_IO").unwrap_or_else(|| "qemu-io".into());
+        let arguments = commands.iter().flat_map(|command| ["-c", command]);
+        Said::by(self.command(program).args(arguments).arg(image)).code == Some(0)
+    }
+
     /// Runs each row with both programs and fails the test if they differ in exit code, stdout or stderr.
     pub fn assert_same<T: AsRef<OsStr> + Sync>(&self, rows: &[Vec<T>]) {
         let found = differences(rows, |row| {
