@@ -80,6 +80,11 @@ impl Counts {
         }
     }
 
+    /// The same for a file of more clusters.
+    pub(super) fn for_more(&self, clusters: u64) -> Self {
+        Self::new(clusters, self.max, self.memory)
+    }
+
     /// Clusters that are counted in this pass.
     pub(super) fn window(&self) -> Range<u64> {
         self.window.start..self.window.end.min(self.clusters)

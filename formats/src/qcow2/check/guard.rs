@@ -39,7 +39,8 @@ impl Guard {
         ranges.push(range(0, cluster_bits.size()));
         ranges.push(range(refcount_offset, refcount_len));
         ranges.push(range(references.snapshots.offset, references.snapshots.length));
-        ranges.extend(references.snapshots.places.iter().map(|place| table(place.l1_offset, place.l1_size)));
+        let snapshots = references.snapshots.places.iter().filter(|place| place.has_table(header));
+        ranges.extend(snapshots.map(|place| table(place.l1_offset, place.l1_size)));
         ranges.extend(references.bitmap_directory.map(|directory| range(directory.offset, directory.length)));
         ranges.extend(references.bitmaps.iter().map(|&(offset, entries)| table(offset, entries)));
         ranges.extend(references.luks.map(|area| range(area.offset, area.length)));

@@ -91,6 +91,7 @@ impl Qcow2 {
             bitmaps,
             bitmap_directory: self.bitmap_directory.as_ref(),
             luks: self.luks_area,
+            file_len: 0,
             with_refcount_table: true,
             next_snapshots: None,
         }

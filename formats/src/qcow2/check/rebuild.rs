@@ -19,6 +19,13 @@ use super::stored::{Place, Stored, set_count};
 use crate::qcow2::header::{Header, REFCOUNT_TABLE_MAX, REFCOUNT_TABLE_OFFSET, TABLE_ENTRY_LEN};
 use crate::{Error, ErrorKind, Storage};
 
+/// How often a plan is made, each time for a longer file.
+const PLANS_MAX: usize = 8;
+
+fn too_large() -> Error {
+    Error::new(ErrorKind::Limit, "refcount table", "File too large")
+}
+
 /// Where the new structures come to lie.
 struct Plan {
     /// Clusters of the new structures: the blocks, and then the table.
@@ -76,26 +83,26 @@ pub(super) fn run<S: Storage>(
     pen: &mut dyn Pen<S>,
     log: &mut Log<'_, '_>,
 ) -> Result<Header, Error> {
-    let references = References { with_refcount_table: false, ..references.clone() };
+    let mut references = References { with_refcount_table: false, ..references.clone() };
     let header = references.header;
-    let block_bits = header.refcount_block_bits();
-    let mut used = Vec::new();
-    counts.restart(0);
-    loop {
-        references.count(storage, counts, &mut ReadOnly, log)?;
-        log.first = false;
-        for span in Span::of(counts.window(), block_bits) {
-            let index = span.first >> block_bits;
-            let bytes = counts.page_from(span.first).iter().zip(span.clusters());
-            if used.last() != Some(&index) && bytes.into_iter().any(|(byte, _)| byte & COUNT != 0) {
-                used.push(index);
-            }
-        }
-        if counts.has_all() || !counts.next_window() {
+    let mut grown;
+    let mut counts = counts;
+    let mut plan = Plan::for_all(storage, &references, counts, log)?;
+    for _ in 0..PLANS_MAX {
+        if plan.clusters.start == counts.clusters() {
             break;
         }
+        // What lies between is referred to, and becomes a part of the file.
+        references.file_len = plan.clusters.start << header.cluster_bits().get();
+        let more = counts.for_more(plan.clusters.start);
+        counts.restart(0);
+        grown = more;
+        counts = &mut grown;
+        plan = Plan::for_all(storage, &references, counts, log)?;
     }
-    let plan = Plan::new(header, counts, used, storage.len())?;
+    if plan.clusters.start != counts.clusters() {
+        return Err(too_large());
+    }
     let whole = counts.has_all();
     if !whole {
         counts.restart(0);
@@ -127,11 +134,36 @@ pub(super) fn run<S: Storage>(
 }
 
 impl Plan {
+    /// Counts all references and plans for that.
+    fn for_all<S: Storage>(
+        storage: &mut S,
+        references: &References<'_>,
+        counts: &mut Counts,
+        log: &mut Log<'_, '_>,
+    ) -> Result<Self, Error> {
+        let block_bits = references.header.refcount_block_bits();
+        let mut used = Vec::new();
+        counts.restart(0);
+        loop {
+            references.count(storage, counts, &mut ReadOnly, log)?;
+            log.first = false;
+            for span in Span::of(counts.window(), block_bits) {
+                let index = span.first >> block_bits;
+                let bytes = counts.page_from(span.first).iter().zip(span.clusters());
+                if used.last() != Some(&index) && bytes.into_iter().any(|(byte, _)| byte & COUNT != 0) {
+                    used.push(index);
+                }
+            }
+            if counts.has_all() || !counts.next_window() {
+                break;
+            }
+        }
+        Self::new(references.header, counts, used)
+    }
+
     /// The structures for a file of which the blocks `used` have counts.
-    fn new(header: &Header, counts: &Counts, used: Vec<u64>, file_len: u64) -> Result<Self, Error> {
-        let cluster_len = header.cluster_bits().size();
-        let too_large = || Error::new(ErrorKind::Limit, "refcount table", "File too large");
-        let mut start = file_len.div_ceil(cluster_len).max(counts.clusters());
+    fn new(header: &Header, counts: &Counts, used: Vec<u64>) -> Result<Self, Error> {
+        let mut start = counts.clusters();
         loop {
             let plan = Self::at(header, start, used.clone()).ok_or_else(too_large)?;
             let length = plan.clusters.end - start;

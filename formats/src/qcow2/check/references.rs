@@ -27,7 +27,7 @@ const BITMAP_ALL_ONES: u64 = 1;
 /// Entries of an L1 or bitmap table in memory at a time.
 const WINDOW: u64 = 8192;
 /// Largest L1 table in entries: QEMU's limit.
-const L1_ENTRIES_MAX: u32 = (32 << 20) / 8;
+pub(super) const L1_ENTRIES_MAX: u32 = (32 << 20) / 8;
 
 /// What refers to clusters.
 #[derive(Clone)]
@@ -39,6 +39,8 @@ pub(super) struct References<'a> {
     pub(super) bitmaps: &'a [(u64, u32)],
     pub(super) bitmap_directory: Option<&'a BitmapDirectory>,
     pub(super) luks: Option<Area>,
+    /// Length of the file in bytes, if it is to be longer than it is.
+    pub(super) file_len: u64,
     /// Whether the refcount table counts.
     pub(super) with_refcount_table: bool,
     /// A snapshot table that is to be: file offset and length in bytes.
@@ -55,7 +57,7 @@ impl References<'_> {
         log: &mut Log<'_, '_>,
     ) -> Result<(), Error> {
         let header = self.header;
-        let ledger = &mut Ledger::new(header, storage.len(), counts);
+        let ledger = &mut Ledger::new(header, storage.len().max(self.file_len), counts);
         ledger.add(0, header.cluster_bits().size(), 0, log);
 
         let mut tables = Tables::new(header, self.release);

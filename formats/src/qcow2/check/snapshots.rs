@@ -8,6 +8,7 @@ use zerocopy::IntoBytes;
 
 use super::log::Log;
 use super::pen::Pen;
+use super::references::L1_ENTRIES_MAX;
 use crate::check::Repair;
 use crate::qcow2::header::Header;
 use crate::qcow2::snapshots::{EXTRA_DATA_MAX, Entry, TABLE_MAX};
@@ -48,6 +49,11 @@ pub(super) struct Words {
 }
 
 impl Place {
+    /// Whether the L1 table can be where the entry says.
+    pub(super) fn has_table(&self, header: &Header) -> bool {
+        header.cluster_bits().aligned(self.l1_offset) && self.l1_size <= L1_ENTRIES_MAX
+    }
+
     /// Reads what the snapshot is called.
     pub(super) fn words<S: Storage>(&self, storage: &mut S) -> Result<Words, Error> {
         let mut reader = Reader::new(storage);
