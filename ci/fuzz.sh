@@ -37,6 +37,7 @@ image_seed() {
     done
     # Behind the file stand the lies of storage.rs: disk space and holes.
     printf 'aaaaaaaahhhhhhhh' | cat "$logs/image" - | seed map_qcow2 "$name"
+    seed check_qcow2 "$name" <"$logs/image"
     rm "$logs/image"
 }
 
@@ -54,6 +55,7 @@ image_seed backing cluster_size=512,backing_file=base,backing_fmt=raw 16k 2>/dev
 "${QEMU_IMG:-qemu-img}" snapshot -c one "$logs/image"
 "${QEMU_IMG:-qemu-img}" bitmap --add -g 512 "$logs/image" two
 printf 'aaaaaaaahhhhhhhh' | cat "$logs/image" - | seed map_qcow2 snapshot-and-bitmap
+seed check_qcow2 snapshot-and-bitmap <"$logs/image"
 
 # Images of other formats, and the files they name, for what that is worth: TARGET FORMAT NAME OPTIONS SIZE COMMAND...
 other_seed() {

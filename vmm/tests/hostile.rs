@@ -166,3 +166,41 @@ fn with_references_allowed() {
 fn what_qemu_img_reads_as_well_is_answered_as_it_does() {
     each(|bench, reading, row| row.agrees.then(|| disagreement(bench, reading, row)).flatten());
 }
+
+/// What is wrong with what came of `check`, whose exit code tells how it ended, and which tells of everything that it finds.
+fn check_complaint(said: &Said, file: &str) -> Option<&'static str> {
+    if said.stderr.contains("panicked") || said.stderr.contains(|c: char| c.is_control() && c != '\n') {
+        return Some("panics, or passes on what an image would write to a terminal");
+    }
+    let last = said.stderr.lines().last().unwrap_or_default();
+    match said.code {
+        Some(0) => said.stdout.is_empty().then_some("says nothing"),
+        Some(2 | 3) => said.stderr.is_empty().then_some("does not say what is wrong"),
+        Some(63) => (!last.starts_with("instar: This image format does not support checks"))
+            .then_some("has no reason"),
+        Some(1) => {
+            let opening = format!("instar: Could not open '{file}': ");
+            let typed = [&opening, "instar: Check failed", "instar: The command did not finish within"];
+            (!typed.iter().any(|text| last.starts_with(text))).then_some("has no typed error")
+        }
+        _ => Some("ends in no way that there is"),
+    }
+}
+
+#[test]
+fn every_image_is_checked_or_ends_at_the_deadline() {
+    let (bench, rows) = (Bench::new(), rows());
+    let found = differences(&rows, |row| {
+        row.write(bench.directory()).unwrap_or_else(|error| panic!("{}: {error}", row.id));
+        let file = row.path();
+        // Where a table is used a million times, there are as many findings as entries in all of them.
+        let reading = Reading { arguments: &["check", "--timeout", "3"], looks_at: &[], refusal: 1 };
+        let line = reading.line(&[], row, &file);
+        let (said, spent) = timed(bench.command(env!("CARGO_BIN_EXE_instar")).args(&line));
+        std::fs::remove_dir_all(bench.path(row.id)).unwrap();
+        let wrong = check_complaint(&said, &file)?;
+        let said = Said { stderr: said.stderr.chars().take(500).collect(), ..said };
+        Some(format!("{}: {}: instar {} {wrong}\n{said}, {spent:.2?}", row.id, row.trick, line.join(" ")))
+    });
+    assert_none(&found, rows.len());
+}
