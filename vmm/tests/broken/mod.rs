@@ -6,16 +6,39 @@ use std::fs;
 
 use crate::common::{Bench, Random};
 
-/// Images: their options, what `qemu-io` does to them before and after a snapshot is made, if one is, and bitmaps.
-const IMAGES: [(&str, &[&str], Option<&[&str]>, &[&str]); 8] = [
-    ("cluster_size=4k", EVERYTHING, Some(&["write 128k 64k", "write 0 8k"]), &["one", "two"]),
-    ("cluster_size=4k", EVERYTHING, Some(&["write 128k 64k", "write 0 8k"]), &[]),
-    ("cluster_size=1k,compat=0.10", &["write 0 64k", "write -c 2M 64k"], Some(&["write 0 8k"]), &[]),
-    ("cluster_size=16k,extended_l2=on", EVERYTHING, Some(&["write 1k 1k", "write -z 300k 20k"]), &[]),
-    ("cluster_size=512,refcount_bits=1", EVERYTHING, None, &[]),
-    ("cluster_size=512,refcount_bits=64", EVERYTHING, Some(&["write 0 8k"]), &[]),
-    ("cluster_size=2k,refcount_bits=8,lazy_refcounts=on", EVERYTHING, Some(&["write 0 8k"]), &["one"]),
-    ("cluster_size=4k,data_file=data.raw", &["write 0 64k", "write 1M 64k", "write -z 2M 64k"], None, &[]),
+/// How an image is made.
+struct Recipe {
+    options: &'static str,
+    /// What `qemu-io` does to it.
+    commands: &'static [&'static str],
+    /// What it does after a snapshot was made, if one is.
+    after_snapshot: Option<&'static [&'static str]>,
+    bitmaps: &'static [&'static str],
+}
+
+const fn recipe(
+    options: &'static str,
+    commands: &'static [&'static str],
+    after_snapshot: Option<&'static [&'static str]>,
+    bitmaps: &'static [&'static str],
+) -> Recipe {
+    Recipe { options, commands, after_snapshot, bitmaps }
+}
+
+const RECIPES: [Recipe; 8] = [
+    recipe("cluster_size=4k", EVERYTHING, Some(&["write 128k 64k", "write 0 8k"]), &["one", "two"]),
+    recipe("cluster_size=4k", EVERYTHING, Some(&["write 128k 64k", "write 0 8k"]), &[]),
+    recipe("cluster_size=1k,compat=0.10", &["write 0 64k", "write -c 2M 64k"], Some(&["write 0 8k"]), &[]),
+    recipe("cluster_size=16k,extended_l2=on", EVERYTHING, Some(&["write 1k 1k", "write -z 300k 20k"]), &[]),
+    recipe("cluster_size=512,refcount_bits=1", EVERYTHING, None, &[]),
+    recipe("cluster_size=512,refcount_bits=64", EVERYTHING, Some(&["write 0 8k"]), &[]),
+    recipe("cluster_size=2k,refcount_bits=8,lazy_refcounts=on", EVERYTHING, Some(&["write 0 8k"]), &["one"]),
+    recipe(
+        "cluster_size=4k,data_file=data.raw",
+        &["write 0 64k", "write 1M 64k", "write -z 2M 64k"],
+        None,
+        &[],
+    ),
 ];
 
 const EVERYTHING: &[&str] = &[
@@ -42,16 +65,14 @@ type Place = (usize, usize);
 
 /// Makes all images; they have disks of 4 MiB.
 pub fn victims(bench: &Bench) -> Vec<Victim> {
-    IMAGES.iter().map(|image| victim(bench, *image)).collect()
+    RECIPES.iter().map(|recipe| victim(bench, recipe)).collect()
 }
 
-fn victim(
-    bench: &Bench,
-    (options, before, after, bitmaps): (&'static str, &[&str], Option<&[&str]>, &[&str]),
-) -> Victim {
+fn victim(bench: &Bench, recipe: &Recipe) -> Victim {
+    let &Recipe { options, commands, after_snapshot, bitmaps } = recipe;
     bench.make(&["create", "-q", "-f", "qcow2", "-o", options, "victim", "4M"]);
-    bench.qemu_io("victim", before);
-    if let Some(after) = after {
+    bench.qemu_io("victim", commands);
+    if let Some(after) = after_snapshot {
         bench.make(&["snapshot", "-c", "before", "victim"]);
         bench.qemu_io("victim", after);
         bench.make(&["snapshot", "-c", "after", "victim"]);
@@ -61,7 +82,7 @@ fn victim(
     }
     let bytes = fs::read(bench.path("victim")).unwrap();
     let places = places(&bytes);
-    Victim { options, has_both: after.is_some() && !bitmaps.is_empty(), bytes, places }
+    Victim { options, has_both: after_snapshot.is_some() && !bitmaps.is_empty(), bytes, places }
 }
 
 fn number(bytes: &[u8], at: usize, length: usize) -> usize {

@@ -282,7 +282,7 @@ impl Tables {
                 "ERROR offset={offset:x}: Allocated cluster has corrupted subcluster allocation bitmap"
             ));
         }
-        if offset % self.cluster_len != 0 {
+        if !offset.is_multiple_of(self.cluster_len) {
             let has_data =
                 if self.extended { bitmap & ALL_ALLOCATED != 0 } else { descriptor & entry::ZERO == 0 };
             if has_data {

@@ -158,14 +158,14 @@ impl Plan {
                 break;
             }
         }
-        Self::new(references.header, counts, used)
+        Self::new(references.header, counts, &used)
     }
 
     /// The structures for a file of which the blocks `used` have counts.
-    fn new(header: &Header, counts: &Counts, used: Vec<u64>) -> Result<Self, Error> {
+    fn new(header: &Header, counts: &Counts, used: &[u64]) -> Result<Self, Error> {
         let mut start = counts.clusters();
         loop {
-            let plan = Self::at(header, start, used.clone()).ok_or_else(too_large)?;
+            let plan = Self::at(header, start, used.to_vec()).ok_or_else(too_large)?;
             let length = plan.clusters.end - start;
             let free = counts.free_behind(start, length).ok_or_else(too_large)?;
             if free == start {

@@ -100,7 +100,7 @@ impl Stored {
         let offset = self.entry(storage, index)? & OFFSET_MASK;
         Ok(match offset {
             0 => Place::None,
-            _ if offset % self.cluster_len != 0 => Place::Unaligned(offset),
+            _ if !offset.is_multiple_of(self.cluster_len) => Place::Unaligned(offset),
             _ if offset.saturating_add(self.cluster_len) > i64::MAX as u64 => Place::Unreadable,
             _ => Place::At(offset),
         })
