@@ -8,7 +8,7 @@ impl<S: Storage> Image<S> {
     /// Checks the image, and tells what is found as it is found; `None` if there is no check for its format.
     ///
     /// A failure ends the check: what was told holds, and there are no counts. Its message is the reason alone
-    /// (`Invalid argument`).
+    /// (`Invalid argument`), or begins with `ERROR`: then it says what is wrong, and the reason goes by the kind.
     pub fn check(&mut self, terms: &Terms, tell: &mut Tell<'_>) -> Result<Option<Findings>, Error> {
         match &mut self.driver {
             Driver::Qcow2(qcow2) => qcow2.check(&mut self.storage, terms, tell).map(Some),
