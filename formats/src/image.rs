@@ -106,8 +106,8 @@ impl<S: Storage> Image<S> {
         let driver = match format {
             Format::Raw => Driver::Raw(Raw::open(&storage)?),
             Format::Qcow2 => Driver::Qcow2(Box::new(Qcow2::open(&mut storage, access, encryption)?)),
-            Format::Vpc => Driver::Vpc(Box::new(Vpc::open(&mut storage)?)),
-            Format::Vhdx => Driver::Vhdx(Box::new(Vhdx::open(&mut storage)?)),
+            Format::Vpc => Driver::Vpc(Box::new(Vpc::open(&mut storage, access)?)),
+            Format::Vhdx => Driver::Vhdx(Box::new(Vhdx::open(&mut storage, access)?)),
             Format::Vmdk => Driver::Vmdk(Box::new(Vmdk::open(&mut storage)?)),
             Format::Qcow => Driver::Qcow(Box::new(Qcow::open(&mut storage, access, encryption)?)),
             Format::Qed => Driver::Qed(Box::new(Qed::open(&mut storage)?)),

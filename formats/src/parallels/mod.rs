@@ -1,6 +1,8 @@
 //! Parallels expandable images. Field names are those of the specification (QEMU's `docs/interop/parallels.rst`); checks
 //! come in `qemu-img`'s order and in its words.
 
+mod check;
+
 use alloc::format;
 use alloc::string::String;
 
@@ -30,6 +32,8 @@ const PAGE: u64 = 4096;
 const DISK_MAX: u64 = (1 << 63) - (1 << 30);
 /// `ext_off` that is too large: QEMU's limit.
 const EXT_OFF_LIMIT: u64 = i64::MAX as u64 / SECTOR;
+/// `in_use` while someone writes to an image.
+const IN_USE: u32 = 0x746f_6e59;
 /// Signature of the format extension.
 const EXTENSION_MAGIC: u64 = 0xab23_4cef_23dc_ea87;
 
@@ -122,6 +126,11 @@ impl Parallels {
 }
 
 impl Fields {
+    /// Whether the image was not closed.
+    fn is_in_use(&self) -> bool {
+        self.in_use.get() == IN_USE
+    }
+
     fn is_parallels(&self) -> bool {
         self.version.get() == VERSION && (self.magic == *MAGIC_SECTORS || self.magic == *MAGIC_CLUSTERS)
     }

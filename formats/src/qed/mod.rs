@@ -1,6 +1,8 @@
 //! QED, QEMU's enhanced disk format. Field names are those of its specification (`docs/interop/qed_spec.txt`); checks
 //! come in `qemu-img`'s order and in its words.
 
+mod check;
+
 use alloc::format;
 use alloc::string::String;
 

@@ -71,6 +71,8 @@ pub(super) struct Header {
     pub(super) offset_blocks: u64,
     /// File offset of the first block, a multiple of 512.
     pub(super) offset_data: u64,
+    /// How many blocks are in the file, as the header has it.
+    pub(super) blocks_allocated: u64,
     pub(super) is_static: bool,
 }
 
@@ -123,6 +125,7 @@ impl Header {
             blocks,
             offset_blocks: fields.offset_blocks.get().into(),
             offset_data: fields.offset_data.get().into(),
+            blocks_allocated: fields.blocks_allocated.get().into(),
             is_static: fields.image_type.get() == TYPE_STATIC,
         })
     }

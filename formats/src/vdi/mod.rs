@@ -1,6 +1,7 @@
 //! VirtualBox's VDI, version 1.1, as far as `qemu-img` reads it: blocks of 1 MiB and no parent. Field names are those
 //! of VirtualBox's `VDICore.h`; checks come in `qemu-img`'s order and in its words.
 
+mod check;
 mod header;
 
 use zerocopy::little_endian::U32;
@@ -68,7 +69,7 @@ impl Vdi {
 
     /// `offset` is below [`virtual_size`](Self::virtual_size).
     pub(crate) fn extent_at<S: Storage>(&mut self, storage: &mut S, offset: u64) -> Result<Extent, Error> {
-        self.check(storage)?;
+        self.check_map(storage)?;
         let offset_data = self.offset_data;
         let extent = self.map.extent_at(storage, offset, |entry| match entry {
             ENTRY_ZERO.. => Place::Zero,
@@ -86,7 +87,7 @@ impl Vdi {
 
     /// Two entries never share a block, so that a file holds no more than this: it is what bounds a walk by the length
     /// of the file.
-    fn check<S: Storage>(&mut self, storage: &mut S) -> Result<(), Error> {
+    fn check_map<S: Storage>(&mut self, storage: &mut S) -> Result<(), Error> {
         if self.checked {
             return Ok(());
         }

@@ -6,7 +6,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{MIB, crc32c, invalid};
-use crate::{Error, ErrorKind, Storage};
+use crate::{Error, ErrorKind, Storage, StorageMut};
 
 /// Section "File Type Identifier", "Signature".
 const FILE_SIGNATURE: &[u8; 8] = b"vhdxfile";
@@ -55,21 +55,7 @@ impl Header {
         if signature != *FILE_SIGNATURE {
             return Err(invalid("signature", "Image is not in VHDX format"));
         }
-        let [first, second] = OFFSETS;
-        let (first, second) = (copy(storage, first)?, copy(storage, second)?);
-        let fields = match (first, second) {
-            (Some(fields), None) | (None, Some(fields)) => fields,
-            (Some(first), Some(second)) => {
-                match first.sequence_number.get().cmp(&second.sequence_number.get()) {
-                    core::cmp::Ordering::Greater => first,
-                    core::cmp::Ordering::Less => second,
-                    // Some tools write the same header twice.
-                    core::cmp::Ordering::Equal if first.as_bytes() == second.as_bytes() => first,
-                    core::cmp::Ordering::Equal => return Err(no_header()),
-                }
-            }
-            (None, None) => return Err(no_header()),
-        };
+        let (_, fields) = current(storage)?;
         let log_offset = fields.log_offset.get();
         if log_offset < MIB || !log_offset.is_multiple_of(MIB) {
             return Err(invalid(
@@ -98,6 +84,46 @@ impl Header {
     /// File offset of the log and its length in bytes.
     pub(super) fn log(&self) -> (u64, u64) {
         (self.log_offset, u64::from(self.log_length))
+    }
+}
+
+/// Says in the image that its log is empty: first in the copy that is not current, which is current from then on, and
+/// then in the other one.
+pub(super) fn clear_log<S: StorageMut>(storage: &mut S) -> Result<(), Error> {
+    for _ in OFFSETS {
+        let (offset, fields) = current(storage)?;
+        let mut bytes = vec![0; HEADER_LEN];
+        storage.read_at(offset, &mut bytes)?;
+        let Ok((changed, _)) = Fields::mut_from_prefix(&mut bytes) else { return Err(no_header()) };
+        changed.log_guid = [0; 16];
+        changed.sequence_number.set(fields.sequence_number.get().wrapping_add(1));
+        let checksum = crc32c::of_structure(&bytes);
+        if let Ok((changed, _)) = Fields::mut_from_prefix(&mut bytes) {
+            changed.checksum.set(checksum);
+        }
+        let [first, second] = OFFSETS;
+        storage.write_at(if offset == first { second } else { first }, &bytes)?;
+        storage.flush()?;
+    }
+    Ok(())
+}
+
+/// The header that is current, and its offset.
+fn current<S: Storage>(storage: &mut S) -> Result<(u64, Fields), Error> {
+    let [first_at, second_at] = OFFSETS;
+    match (copy(storage, first_at)?, copy(storage, second_at)?) {
+        (Some(fields), None) => Ok((first_at, fields)),
+        (None, Some(fields)) => Ok((second_at, fields)),
+        (Some(first), Some(second)) => {
+            match first.sequence_number.get().cmp(&second.sequence_number.get()) {
+                core::cmp::Ordering::Greater => Ok((first_at, first)),
+                core::cmp::Ordering::Less => Ok((second_at, second)),
+                // Some tools write the same header twice.
+                core::cmp::Ordering::Equal if first.as_bytes() == second.as_bytes() => Ok((first_at, first)),
+                core::cmp::Ordering::Equal => Err(no_header()),
+            }
+        }
+        (None, None) => Err(no_header()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! VHDX, the format of Hyper-V. Section names in comments are those of Microsoft's [MS-VHDX]; checks come in
 //! `qemu-img`'s order and, where it has any, in its words. Where all it says is "Invalid argument", the reason is given.
 
+mod check;
 mod crc32c;
 mod guid;
 mod header;
@@ -17,7 +18,7 @@ pub use header::Header;
 pub use metadata::Metadata;
 pub use parent::ParentLocator;
 
-use crate::{BackingFile, Error, ErrorKind, Extent, Storage};
+use crate::{Access, BackingFile, Error, ErrorKind, Extent, Storage};
 use overlay::{Overlay, Replayed};
 use regions::{Regions, Span};
 use walk::{Place, Walk};
@@ -46,7 +47,7 @@ pub struct Vhdx {
 }
 
 impl Vhdx {
-    pub(crate) fn open<S: Storage>(storage: &mut S) -> Result<Self, Error> {
+    pub(crate) fn open<S: Storage>(storage: &mut S, access: Access<'_>) -> Result<Self, Error> {
         let header = Header::read(storage)?;
         let overlay = log::replay(storage, &header)?;
         let mut storage = Replayed::new(storage, &overlay);
@@ -54,7 +55,7 @@ impl Vhdx {
         let regions = Regions::read(&mut storage, Span { start, end: start.saturating_add(length) })?;
         let metadata = Metadata::read(&mut storage, regions.metadata)?;
         let place = Place { metadata: &metadata, regions: &regions, overlay: &overlay };
-        let walk = Walk::open(&mut storage, place)?;
+        let walk = Walk::open(&mut storage, place, access)?;
         Ok(Self { header, overlay, regions, metadata, walk })
     }
 

@@ -62,8 +62,13 @@ impl Overlay {
         self.overlapping(start, end).next().is_some()
     }
 
+    /// Length in bytes that the file has at least.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
     /// Start, end and content of the pieces that have a part in `start..end`.
-    fn overlapping(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64, Content)> + '_ {
+    pub(super) fn overlapping(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64, Content)> + '_ {
         let first = self.pieces.range(..=start).next_back().map_or(start, |(&from, _)| from);
         self.pieces
             .range(first..end.max(first))

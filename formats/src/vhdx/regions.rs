@@ -70,6 +70,11 @@ pub(super) struct Regions {
 }
 
 impl Regions {
+    /// The part of the file that the log takes.
+    pub(super) fn log(&self) -> Option<Span> {
+        self.found.first().copied()
+    }
+
     /// Reads the table; `log` is the part of the file that the log takes.
     pub(super) fn read<S: Storage>(storage: &mut S, log: Span) -> Result<Self, Error> {
         let mut bytes = vec![0; TABLE_LEN];

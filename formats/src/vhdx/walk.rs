@@ -10,20 +10,20 @@ use super::regions::{Regions, Span};
 use super::{MIB, corrupt};
 use crate::sector_bitmap::{BitOrder, SectorBitmap};
 use crate::table::Table;
-use crate::{Error, ErrorKind, Extent, ExtentKind, Storage};
+use crate::{Access, Error, ErrorKind, Extent, ExtentKind, Storage};
 
 /// Bits 0 to 2 of an entry: the state of its block.
-const STATE: u64 = 7;
+pub(super) const STATE: u64 = 7;
 /// Bits 20 to 63: file offset of the block, a whole MiB.
-const OFFSET: u64 = !(MIB - 1);
+pub(super) const OFFSET: u64 = !(MIB - 1);
 /// Entries in memory at a time: 64 KiB.
-const WINDOW: u64 = 8192;
+pub(super) const WINDOW: u64 = 8192;
 /// Length of a block of sector bitmaps in bytes.
 const BITMAP_LEN: u64 = MIB;
 
 /// States of a payload block.
 const NOT_PRESENT: u64 = 0;
-const FULLY_PRESENT: u64 = 6;
+pub(super) const FULLY_PRESENT: u64 = 6;
 const PARTIALLY_PRESENT: u64 = 7;
 /// State of a block of sector bitmaps that is there.
 const BITMAP_PRESENT: u64 = 6;
@@ -57,8 +57,12 @@ enum Block {
 }
 
 impl Walk {
-    /// Looks through the whole table, as QEMU does when it opens an image.
-    pub(super) fn open<S: Storage>(storage: &mut Replayed<'_, S>, place: Place<'_>) -> Result<Self, Error> {
+    /// Looks through the whole table, as QEMU does when it opens an image, but to check it.
+    pub(super) fn open<S: Storage>(
+        storage: &mut Replayed<'_, S>,
+        place: Place<'_>,
+        access: Access<'_>,
+    ) -> Result<Self, Error> {
         let Place { metadata, regions, .. } = place;
         let count = metadata.bat_entries();
         if count > regions.bat.len() / size_of::<U64>() as u64 {
@@ -70,7 +74,8 @@ impl Walk {
         }
         let ratio = metadata.chunk_ratio();
         let (mut index, mut present) = (0, 0);
-        while index < count {
+        let to_look_at = if matches!(access, Access::Check) { 0 } else { count };
+        while index < to_look_at {
             let in_hole = table.in_hole(storage, index)?;
             if in_hole > 0 {
                 index += in_hole;

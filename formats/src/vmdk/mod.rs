@@ -4,6 +4,7 @@
 //! No file is opened here: `Image::references` names those that are needed, and a name inside a file that was handed
 //! in is never looked at, so that there is no recursion.
 
+mod check;
 mod cowd;
 mod hosted;
 mod lines;

@@ -120,6 +120,21 @@ impl Footer {
         Ok(Self { disk_type, data_offset: data_offset.get(), virtual_size, creator_app, unique_id })
     }
 
+    /// What is wrong with the footer at the end of an image that is not fixed, which was opened by its copy at the start.
+    pub(super) fn fault_at_end<S: Storage>(storage: &mut S) -> Result<Option<&'static str>, Error> {
+        let copy = read_at(storage, 0)?;
+        let end = read_at(storage, file_len(storage).saturating_sub(FOOTER_LEN))?;
+        Ok(if end.cookie != *COOKIE {
+            Some("there is no footer at the end of the file")
+        } else if checksum(&end) != end.checksum.get() {
+            Some("checksum of the footer at the end of the file is wrong")
+        } else if end.as_bytes() != copy.as_bytes() {
+            Some("footer at the end of the file and its copy at the start differ")
+        } else {
+            None
+        })
+    }
+
     /// How the disk is stored.
     pub fn disk_type(&self) -> DiskType {
         self.disk_type

@@ -107,6 +107,23 @@ impl DynamicHeader {
         Ok((header, Parent { unique_id, name, locators }))
     }
 
+    /// Whether the header's checksum is right: the one's complement of the sum of all bytes but its own.
+    pub(super) fn is_checksum_right<S: Storage>(&self, storage: &mut S) -> Result<bool, Error> {
+        let mut fields = Fields::new_zeroed();
+        storage.read_at(self.offset, fields.as_mut_bytes())?;
+        let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u32::from(byte)).sum::<u32>();
+        Ok(!(sum(fields.as_bytes()) - sum(fields.checksum.as_bytes())) == fields.checksum.get())
+    }
+
+    /// File offset and length in bytes of what is in the file for the parent's names.
+    pub(super) fn locators<S: Storage>(&self, storage: &mut S) -> Result<[(u64, u64); 8], Error> {
+        let mut fields = Fields::new_zeroed();
+        storage.read_at(self.offset, fields.as_mut_bytes())?;
+        Ok(fields
+            .parent_locators
+            .map(|locator| (locator.data_offset.get(), locator.data_length.get().into())))
+    }
+
     /// Size of a block in bytes: a power of two, at least 512.
     pub fn block_size(&self) -> u64 {
         u64::from(self.block_size)

@@ -1,6 +1,7 @@
 //! vpc: the VHD format of Virtual PC and Hyper-V. Section names in comments are those of Microsoft's "Virtual Hard Disk
 //! Image Format Specification"; checks come in `qemu-img`'s order and, where it has any, in its words.
 
+mod check;
 mod footer;
 mod header;
 mod parent;
@@ -11,7 +12,7 @@ use alloc::string::String;
 pub use footer::{DiskType, Footer};
 pub use header::DynamicHeader;
 
-use crate::{BackingFile, Error, ErrorKind, Extent, ExtentKind, Regions, Storage};
+use crate::{Access, BackingFile, Error, ErrorKind, Extent, ExtentKind, Regions, Storage};
 use walk::Walk;
 
 pub(crate) use footer::probe;
@@ -43,14 +44,14 @@ struct Parent {
 }
 
 impl Vpc {
-    pub(crate) fn open<S: Storage>(storage: &mut S) -> Result<Self, Error> {
+    pub(crate) fn open<S: Storage>(storage: &mut S, access: Access<'_>) -> Result<Self, Error> {
         let footer = Footer::read(storage)?;
         if footer.disk_type() == DiskType::Fixed {
             return Ok(Self { footer, layout: Layout::Fixed(Regions::default()) });
         }
         let (header, named) = DynamicHeader::read(storage, &footer)?;
         let differencing = footer.disk_type() == DiskType::Differencing;
-        let walk = Walk::open(storage, &header, footer.virtual_size(), differencing)?;
+        let walk = Walk::open(storage, &header, footer.virtual_size(), differencing, access)?;
         let parent = if differencing {
             Some(Parent { backing: parent::read(storage, &named)?, unique_id: named.unique_id })
         } else {

@@ -10,13 +10,13 @@ use super::footer::{FOOTER_LEN, file_len};
 use super::header::{DynamicHeader, HEADER_LEN};
 use crate::sector_bitmap::{BitOrder, SectorBitmap};
 use crate::table::Table;
-use crate::{Error, ErrorKind, Extent, ExtentKind, Storage};
+use crate::{Access, Error, ErrorKind, Extent, ExtentKind, Storage};
 
 /// Entries in memory at a time: 64 KiB.
-const WINDOW: u64 = 16384;
+pub(super) const WINDOW: u64 = 16384;
 
 /// The entry of a block that is not in the file.
-const UNUSED: u32 = u32::MAX;
+pub(super) const UNUSED: u32 = u32::MAX;
 
 /// The block allocation table and what it was found to hold.
 #[derive(Debug)]
@@ -33,13 +33,14 @@ fn corrupt(message: impl Into<String>) -> Error {
 }
 
 impl Walk {
-    /// Looks through the whole table, as QEMU does when it opens an image: a block that is not in the file makes the
+    /// Looks through the whole table, as QEMU does when it opens an image, but to check it: a block that is not in the file makes the
     /// image one that was cut off.
     pub(super) fn open<S: Storage>(
         storage: &mut S,
         header: &DynamicHeader,
         virtual_size: u64,
         differencing: bool,
+        access: Access<'_>,
     ) -> Result<Self, Error> {
         let file_len = file_len(storage);
         let mut table = Table::<U32>::new(header.table_offset(), header.table_entries(), WINDOW);
@@ -49,7 +50,8 @@ impl Walk {
         let used = virtual_size.div_ceil(header.block_size());
         let highest = (file_len.checked_sub(header.stored_block_len())).map(|offset| offset / SECTOR);
         let (mut index, mut allocated) = (0, 0);
-        while index < table.entries() {
+        let to_look_at = if matches!(access, Access::Check) { 0 } else { table.entries() };
+        while index < to_look_at {
             let in_hole = table.in_hole(storage, index)?;
             if in_hole > 0 {
                 if highest.is_none() {
@@ -125,7 +127,7 @@ impl Walk {
 }
 
 /// What is not a block: its name, file offset and length in bytes.
-fn headers(header: &DynamicHeader) -> [(&'static str, u64, u64); 2] {
+pub(super) fn headers(header: &DynamicHeader) -> [(&'static str, u64, u64); 2] {
     [("the copy of the footer", 0, FOOTER_LEN), ("the dynamic disk header", header.offset(), HEADER_LEN)]
 }
 

@@ -17,6 +17,9 @@ pub struct CheckRequest {
     /// What to repair; the image's disk is writable if that is anything.
     #[serde(default)]
     pub repair: RepairMode,
+    /// Whether formats are checked for which `qemu-img` has no check.
+    #[serde(default)]
+    pub beyond: bool,
 }
 
 /// What is to be repaired.
@@ -38,6 +41,8 @@ pub enum RepairMode {
 pub enum CheckPart {
     /// Lines about what was found, without their newlines.
     Lines(Vec<String>),
+    /// The same, to stand behind the program's name: so QEMU tells what it finds in VHDX images.
+    NamedLines(Vec<String>),
     /// Something was repaired; the image is checked once more, and that is what the answer is about.
     Repaired(Repaired),
 }

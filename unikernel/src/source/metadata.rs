@@ -46,13 +46,14 @@ pub fn open_for_check<F: Files>(
     Ok(image)
 }
 
-/// Opens an image anew after it was repaired.
-pub fn reopen_for_check<S: formats::Storage>(
+/// Opens an image anew: after it was repaired, or for something else.
+pub fn reopen<S: formats::Storage>(
     image: Image<S>,
     source: &ImageSource,
+    access: Access<'_>,
 ) -> Result<Image<S>, ErrorRecord> {
     let encryption = source.encrypt_format.as_deref();
-    let options = OpenOptions { format: Some(image.format()), access: Access::Check, encryption };
+    let options = OpenOptions { format: Some(image.format()), access, encryption };
     Image::open_with(image.into_storage(), options).map_err(|error| blame(record(error), source))
 }
 

@@ -195,7 +195,12 @@ impl Check {
         }
         let Image { source, disks, references, .. } = Image::open(name, how)?;
         let io = IoMode::for_reading(source.file.allocated / METADATA_SHARE);
-        let request = CheckRequest { profile: speaker.profile, source: Box::new(source), repair };
+        let request = CheckRequest {
+            profile: speaker.profile,
+            source: Box::new(source),
+            repair,
+            beyond: !speaker.as_qemu_img,
+        };
         // What is found is handed on as it comes, and may be as much as the image has clusters.
         let max_answer = u64::MAX;
         let command = Command { disks, references, io, max_answer, ..common::command(Op::Check, &request)? };
@@ -204,6 +209,10 @@ impl Check {
         let finished = terms.launch(command, name, &mut |part| match part {
             Part::Check(CheckPart::Lines(lines)) => {
                 report::complain(&report::check::lines(&lines));
+                Ok(())
+            }
+            Part::Check(CheckPart::NamedLines(lines)) => {
+                report::complain(&report::check::named_lines(&lines, speaker));
                 Ok(())
             }
             Part::Check(CheckPart::Repaired(repaired)) if human => {

@@ -9,7 +9,7 @@ use std::{
 
 use protocol::{CheckFindings, Repaired};
 
-use super::{escape, tree::Value};
+use super::{Speaker, escape, tree::Value};
 use crate::error::Error;
 
 /// Writes to stdout while the check goes on.
@@ -21,6 +21,11 @@ pub fn print(text: &str) -> Result<(), Error> {
 /// Lines for stderr.
 pub fn lines(lines: &[String]) -> String {
     lines.iter().map(|line| escape(line) + "\n").collect()
+}
+
+/// The same behind the program's name.
+pub fn named_lines(lines: &[String], speaker: Speaker) -> String {
+    lines.iter().map(|line| format!("{}: {}\n", speaker.name(), escape(line))).collect()
 }
 
 /// That something was repaired.

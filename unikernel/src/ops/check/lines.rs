@@ -14,13 +14,15 @@ const CHARACTER_LEN: usize = 6;
 /// Collects lines.
 pub struct Lines<'a> {
     tell: &'a mut dyn FnMut(CheckPart),
+    part: fn(Vec<String>) -> CheckPart,
     lines: Vec<String>,
     length: usize,
 }
 
 impl<'a> Lines<'a> {
-    pub fn new(tell: &'a mut dyn FnMut(CheckPart)) -> Self {
-        Self { tell, lines: Vec::new(), length: 0 }
+    /// Lines that are handed on as a `part`.
+    pub fn new(tell: &'a mut dyn FnMut(CheckPart), part: fn(Vec<String>) -> CheckPart) -> Self {
+        Self { tell, part, lines: Vec::new(), length: 0 }
     }
 
     /// Adds a line; what of it is too long is left out.
@@ -39,7 +41,7 @@ impl<'a> Lines<'a> {
     /// Hands on what there is.
     pub fn flush(&mut self) {
         if !self.lines.is_empty() {
-            (self.tell)(CheckPart::Lines(core::mem::take(&mut self.lines)));
+            (self.tell)((self.part)(core::mem::take(&mut self.lines)));
             self.length = 0;
         }
     }

@@ -6,7 +6,7 @@ use alloc::{borrow::ToOwned, format};
 use core::fmt::Arguments;
 
 use formats::{
-    StorageMut,
+    Access, Format, StorageMut,
     check::{Findings, Release, Repair, Terms},
 };
 use protocol::{
@@ -25,8 +25,13 @@ pub fn run<F: Files<Storage: StorageMut>>(
 ) -> Result<CheckAnswer, ErrorRecord> {
     let mut image = source::open_for_check(&request.source, request.profile, files)?;
     let format = image.format();
+    if format == Format::Vpc && !request.beyond {
+        source::reopen(image, &request.source, Access::Metadata)?;
+        return Ok(CheckAnswer { format: format.name().to_owned(), findings: None });
+    }
     let terms = Terms { release: release(request.profile), memory };
-    let mut lines = Lines::new(tell);
+    let mut lines =
+        Lines::new(tell, if format == Format::Vhdx { CheckPart::NamedLines } else { CheckPart::Lines });
     let mut say = |line: Arguments<'_>| lines.push(format!("{line}"));
     let found = match request.repair {
         RepairMode::None => image.check(&terms, &mut say),
@@ -43,7 +48,7 @@ pub fn run<F: Files<Storage: StorageMut>>(
         return Ok(CheckAnswer { format: name, findings: Some(answer(&findings, repaired)) });
     }
     lines.tell(CheckPart::Repaired(repaired));
-    let mut image = source::reopen_for_check(image, &request.source)?;
+    let mut image = source::reopen(image, &request.source, Access::Check)?;
     let found = image.check(&terms, &mut |line: Arguments<'_>| lines.push(format!("{line}")));
     lines.flush();
     let findings = found.map_err(failure)?.map(|findings| answer(&findings, repaired));
