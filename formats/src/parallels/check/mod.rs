@@ -76,11 +76,15 @@ impl Geometry {
         let file_len = storage.len().next_multiple_of(SECTOR);
         let unit = if in_sectors { SECTOR } else { cluster_len };
         let bat_end = BAT_OFFSET + ENTRY_LEN * entries;
-        let least = bat_end.next_multiple_of(unit);
+        let least = {
+            // QEMU rounds as if a cluster were a power of two.
+            let (sectors, tracks) = (bat_end.div_ceil(SECTOR), unit / SECTOR);
+            ((sectors + tracks - 1) & tracks.wrapping_neg()) * SECTOR
+        };
         let said = u64::from(fields.data_off.get()) * SECTOR;
         let (data_start, is_data_offset_wrong) = match said {
             0 if in_sectors => (least, false),
-            said if said < least || said > file_len => (least, true),
+            said if said < least || said > file_len => (bat_end.next_multiple_of(unit), true),
             said => (said, false),
         };
         let metadata_end = match fields.ext_off.get() {
