@@ -81,7 +81,7 @@ fn broken_images_are_found_to_be_what_qemu_img_finds_them_to_be() {
             fs::write(bench.path(&name), text.replace(&patient.file, &file)).unwrap();
         }
         fs::write(bench.path(&file), bytes).unwrap();
-        let output = if number % 4 == 0 { "--output=json" } else { "--output=human" };
+        let output = if number.is_multiple_of(4) { "--output=json" } else { "--output=human" };
         let found = compare(&bench, &["check", "-f", patient.format, output, &name], patient.options);
         for gone in [&name, &file] {
             fs::remove_file(bench.path(gone)).unwrap_or_default();

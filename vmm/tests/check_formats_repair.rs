@@ -23,8 +23,8 @@ fn difference(bench: &Bench, patient: &Patient, number: u64) -> Option<String> {
     for copy in [&mine, &before] {
         fs::copy(bench.path(&name), bench.path(copy)).unwrap();
     }
-    let how = if number % 4 == 0 { "leaks" } else { "all" };
-    let output = if number % 3 == 0 { "--output=json" } else { "--output=human" };
+    let how = if number.is_multiple_of(4) { "leaks" } else { "all" };
+    let output = if number.is_multiple_of(3) { "--output=json" } else { "--output=human" };
     let row = ["check", "-f", patient.format, "-r", how, output, &name];
     let theirs = bench.reference(&row);
     fs::rename(bench.path(&mine), bench.path(&name)).unwrap();

@@ -54,7 +54,7 @@ impl Vpc {
         findings.clusters.fragmented = blocks.fragmented;
         let (leaks, used_end) = blocks.leaks(storage, header, end)?;
         findings.leaks = leaks;
-        findings.image_end_offset = used_end + FOOTER_LEN;
+        findings.image_end_offset = used_end.next_multiple_of(SECTOR) + FOOTER_LEN;
         Ok(findings)
     }
 }
