@@ -57,6 +57,12 @@ image_seed backing cluster_size=512,backing_file=base,backing_fmt=raw 16k 2>/dev
 printf 'aaaaaaaahhhhhhhh' | cat "$logs/image" - | seed map_qcow2 snapshot-and-bitmap
 seed check_qcow2 snapshot-and-bitmap <"$logs/image"
 
+# A number in so many bytes, the highest first.
+be() {
+    # shellcheck disable=SC2059
+    printf "$(printf "%0$(($1 * 2))x" "$2" | sed 's/../\\x&/g')"
+}
+
 # Images of other formats, and the files they name, for what that is worth: TARGET FORMAT NAME OPTIONS SIZE COMMAND...
 other_seed() {
     local target=$1 format=$2 name=$3 options=$4 size=$5 command
@@ -66,6 +72,13 @@ other_seed() {
         "${QEMU_IO:-qemu-io}" -f "$format" -c "$command" "$logs/image" >/dev/null
     done
     printf 'aaaaaaaahhhhhhhh' | cat "$logs/image" - | seed "$target" "$name"
+    # The last byte says which format is checked.
+    local formats=(vmdk vdi vhdx qed parallels vpc) number
+    for number in "${!formats[@]}"; do
+        if [ "${formats[number]}" = "$format" ]; then
+            be 1 "$number" | cat "$logs/image" - | seed check_others "$format-$name"
+        fi
+    done
     rm -f "$logs"/image*
 }
 
@@ -103,10 +116,6 @@ other_seed map_parallels parallels parallels cluster_size=64k 256k 'write 64k 1k
     printf 'aaaaaaaahhhhhhhh'
 } | seed map_cloop one
 # An Apple disk image of 16 KiB: a chunk of each kind, in a table that is a resource fork or a property list.
-be() {
-    # shellcheck disable=SC2059
-    printf "$(printf "%0$(($1 * 2))x" "$2" | sed 's/../\\x&/g')"
-}
 {
     printf mish
     be 4 1

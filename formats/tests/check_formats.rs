@@ -315,3 +315,15 @@ fn images_that_were_repaired_are_sound_to_qemu_img() {
         assert!(code == Some(0) || format == Format::Qed && code == Some(3), "{index} {said:?}");
     }
 }
+
+#[test]
+fn leaks_are_cut_off_and_nothing_else_is_changed() {
+    let whole = parallels();
+    let mut bytes = whole.clone();
+    bytes.resize(whole.len() + 5000, 1);
+    put(&mut bytes, 44, b"Ynot");
+    let ((said, lines), journal) = repair(Journal::new(bytes.clone()), Format::Parallels, Repair::Leaks);
+    assert_eq!(said.unwrap().leaks_fixed, 2);
+    assert_eq!(lines.len(), 2);
+    assert!(journal.bytes == bytes[..whole.len()]);
+}

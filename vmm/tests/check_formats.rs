@@ -10,6 +10,7 @@ use std::{
 };
 
 use common::{Bench, Random, Said, assert_none, differences, profile};
+use images::build::vhdx::{BAT, Builder, Change, FULL, log_entry, put_log};
 use patients::{Patient, patients};
 
 /// Images with changed bytes.
@@ -127,4 +128,62 @@ fn formats_that_are_not_repaired_say_so() {
             assert_eq!(bench.drop_in(&row), bench.reference(&row), "{row:?}");
         }
     }
+}
+
+#[test]
+fn a_vhd_is_checked_under_instars_own_name() {
+    let bench = Bench::new();
+    bench.make(&["create", "-q", "-f", "vpc", "disk.vhd", "4M"]);
+    let said = bench.instar(&["check", "disk.vhd"]);
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+    assert_eq!(said.stdout, "No errors were found on the image.\nImage end offset: 2560\n");
+    let mut bytes = fs::read(bench.path("disk.vhd")).unwrap();
+    bytes[512 + 60] ^= 1;
+    fs::write(bench.path("disk.vhd"), bytes).unwrap();
+    let said = bench.instar(&["check", "disk.vhd"]);
+    assert_eq!(
+        (said.code, said.stderr.as_str()),
+        (Some(2), "ERROR checksum of the dynamic disk header is wrong\n")
+    );
+    let said = bench.instar(&["check", "-r", "all", "disk.vhd"]);
+    assert_eq!(said.code, Some(63));
+}
+
+/// A VHDX image whose log has something to say of its file.
+fn dirty_vhdx() -> Vec<u8> {
+    let mut bytes = Builder { bat: vec![(0, (4 << 20) | FULL)], ..Builder::default() }.build();
+    let length = bytes.len() as u64;
+    let zeros = Change::Zero { at: BAT as u64 + 4096, length: 8192 };
+    put_log(&mut bytes, 0, &log_entry(7, 0, &[zeros], length, length));
+    bytes
+}
+
+#[test]
+fn a_dirty_log_is_told_and_replayed_by_a_repair() {
+    let bench = Bench::new();
+    fs::write(bench.path("dirty.vhdx"), dirty_vhdx()).unwrap();
+    fs::write(bench.path("theirs.vhdx"), dirty_vhdx()).unwrap();
+    let said = bench.drop_in(&["check", "dirty.vhdx"]);
+    let told = "qemu-img: VHDX log contains changes that need to be replayed\n";
+    assert_eq!((said.code, said.stderr.as_str()), (Some(2), told));
+    let theirs = bench.reference(&["check", "-r", "all", "theirs.vhdx"]);
+    assert_eq!(bench.drop_in(&["check", "-r", "all", "dirty.vhdx"]), theirs);
+    assert_eq!(bench.reference(&["check", "dirty.vhdx"]).code, Some(0));
+    assert_eq!(bench.drop_in(&["check", "dirty.vhdx"]).code, Some(0));
+}
+
+#[test]
+fn clusters_outside_of_a_parallels_image_are_told() {
+    let bench = Bench::new();
+    bench.make(&["create", "-q", "-f", "parallels", "disk.parallels", "4M"]);
+    assert!(bench.qemu_io("disk.parallels", &["write 0 2M"]));
+    let mut bytes = fs::read(bench.path("disk.parallels")).unwrap();
+    bytes[68] = 9;
+    fs::write(bench.path("disk.parallels"), bytes).unwrap();
+    let said = bench.instar(&["check", "--qemu-version", "10.0", "disk.parallels"]);
+    let told = "ERROR cluster 1 is outside image\nERROR space leaked at the end of the image 1048576\n";
+    assert_eq!((said.code, said.stderr.as_str()), (Some(2), told));
+    let said = bench.instar(&["check", "-r", "all", "disk.parallels"]);
+    assert_eq!(said.code, Some(0));
+    assert_eq!(bench.reference(&["check", "disk.parallels"]).code, Some(0));
 }

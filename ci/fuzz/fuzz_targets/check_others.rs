@@ -1,0 +1,88 @@
+//! Images of the formats beside qcow2 that are anything are checked and repaired: neither panics, both end, and a check
+//! after the repair finds nothing worse.
+#![no_main]
+
+use std::fmt::Arguments;
+
+use formats::{
+    Access, Format, Image, OpenOptions, Region, Storage, StorageError, StorageMut,
+    check::{Release, Repair, Terms},
+};
+use libfuzzer_sys::fuzz_target;
+
+const FORMATS: [Format; 6] =
+    [Format::Vmdk, Format::Vdi, Format::Vhdx, Format::Qed, Format::Parallels, Format::Vpc];
+const RELEASES: [Release; 2] = [Release { major: 11, minor: 1 }, Release { major: 7, minor: 2 }];
+
+/// More lines than this are not told of one by one by a fuzzer with little time.
+const PATIENCE: u64 = 1 << 16;
+
+/// A file in memory that does not become long.
+struct Bounded(Vec<u8>);
+
+const LONGEST: u64 = 32 << 20;
+
+impl Storage for Bounded {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn allocated(&self) -> u64 {
+        self.len()
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        self.0.read_at(offset, buf)
+    }
+
+    fn region_at(&mut self, offset: u64) -> Result<Region, StorageError> {
+        self.0.region_at(offset)
+    }
+}
+
+impl StorageMut for Bounded {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        let end = offset.checked_add(bytes.len() as u64).filter(|&end| end <= LONGEST);
+        end.ok_or(StorageError)?;
+        self.0.write_at(offset, bytes)
+    }
+
+    fn flush(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn set_length(&mut self, length: u64) -> Result<(), StorageError> {
+        if length > LONGEST { Err(StorageError) } else { self.0.set_length(length) }
+    }
+}
+
+fn open<S: Storage>(storage: S, format: Format) -> Option<Image<S>> {
+    let options = OpenOptions { format: Some(format), access: Access::Check, encryption: None };
+    Image::open_with(storage, options).ok()
+}
+
+/// Faults, if the check comes to an end, and the lines that it tells.
+fn check(bytes: &[u8], format: Format, terms: &Terms) -> (Option<u64>, u64) {
+    let mut lines = 0;
+    let found = open(bytes, format).map(|mut image| image.check(terms, &mut |_: Arguments<'_>| lines += 1));
+    let findings = found.and_then(Result::ok).flatten();
+    (findings.map(|found| found.corruptions + found.check_errors), lines)
+}
+
+fuzz_target!(|input: &[u8]| {
+    let Some((&choice, input)) = input.split_last() else { return };
+    let format = FORMATS[usize::from(choice) % FORMATS.len()];
+    let terms = Terms { release: RELEASES[usize::from(choice) / FORMATS.len() % 2], memory: 1 << 24 };
+    let (before, lines) = check(input, format, &terms);
+    let Some(before) = before.filter(|_| lines < PATIENCE) else { return };
+    for how in [Repair::Leaks, Repair::All] {
+        let Some(mut image) = open(Bounded(input.to_vec()), format) else { return };
+        if !matches!(image.repair(how, &terms, &mut |_| {}), Ok(Some(_))) {
+            continue;
+        }
+        let after = image.into_storage();
+        if let (Some(found), _) = check(&after.0, format, &terms) {
+            assert!(found <= before, "{format:?} {how:?}: {before} {found}");
+        }
+    }
+});
