@@ -34,9 +34,13 @@ fn check(bytes: &[u8], format: Format) -> Said {
 }
 
 fn repair<S: StorageMut>(storage: S, format: Format, how: Repair) -> (Said, S) {
+    repair_as(storage, format, how, &TERMS)
+}
+
+fn repair_as<S: StorageMut>(storage: S, format: Format, how: Repair, terms: &Terms) -> (Said, S) {
     let mut lines = vec![];
     let mut image = open(storage, format).unwrap();
-    let found = image.repair(how, &TERMS, &mut |line: Arguments<'_>| lines.push(line.to_string()));
+    let found = image.repair(how, terms, &mut |line: Arguments<'_>| lines.push(line.to_string()));
     ((found.map(Option::unwrap), lines), image.into_storage())
 }
 
@@ -251,10 +255,16 @@ fn a_cluster_among_the_metadata_is_told_and_left() {
     let mut bytes = image("parallels", "cluster_size=4k");
     // The data is said to begin behind the first two clusters.
     put(&mut bytes, 48, &24u32.to_le_bytes());
-    let (found, lines) = check(&bytes, Format::Parallels);
-    let expected = [0, 1].map(|index| format!("ERROR cluster {index} is not among the data"));
-    assert_eq!(lines, expected);
-    assert_eq!(faults(&found.unwrap()), 2);
+    for (release, what) in
+        [(TERMS.release, "outside image"), (Release { major: 10, minor: 0 }, "not among the data")]
+    {
+        let mut lines = vec![];
+        let mut image = open(&bytes[..], Format::Parallels).unwrap();
+        let terms = Terms { release, ..TERMS };
+        let found = image.check(&terms, &mut |line: Arguments<'_>| lines.push(line.to_string()));
+        assert_eq!(lines, [0, 1].map(|index| format!("ERROR cluster {index} is {what}")));
+        assert_eq!(faults(&found.unwrap().unwrap()), 2);
+    }
     let before = content(&bytes, Format::Parallels);
     let (_, journal) = repair(Journal::new(bytes), Format::Parallels, Repair::All);
     assert_eq!(content(&journal.bytes, Format::Parallels), before);
@@ -326,4 +336,26 @@ fn leaks_are_cut_off_and_nothing_else_is_changed() {
     assert_eq!(said.unwrap().leaks_fixed, 2);
     assert_eq!(lines.len(), 2);
     assert!(journal.bytes == bytes[..whole.len()]);
+}
+
+#[test]
+fn a_file_is_not_cut_within_its_metadata() {
+    let mut bytes = parallels();
+    // No cluster is there any more. Before 8.1 the image ends behind one all the same, and that is within the BAT.
+    bytes[64..12 << 10].fill(0);
+    put(&mut bytes, 32, &2000u32.to_le_bytes());
+    let old = Terms { release: Release { major: 7, minor: 2 }, ..TERMS };
+    let ((said, _), journal) = repair_as(Journal::new(bytes.clone()), Format::Parallels, Repair::All, &old);
+    assert_eq!(said.unwrap().leaks_fixed, 0);
+    assert!(journal.bytes == bytes);
+}
+
+#[test]
+fn a_short_table_is_checked() {
+    let mut bytes = parallels();
+    put(&mut bytes, 32, &100u32.to_le_bytes());
+    let (found, lines) = check(&bytes, Format::Parallels);
+    let counts = found.unwrap().clusters;
+    assert_eq!((counts.total, lines.len()), (100, 1));
+    assert_eq!(content(&bytes, Format::Parallels).unwrap().len(), 1 << 20);
 }

@@ -96,14 +96,7 @@ fn places(format: &str, bytes: &[u8]) -> Vec<(usize, usize)> {
         }
         "parallels" => {
             let entries = number(bytes, 32, 4);
-            vec![
-                (28, 34),
-                (36, 40),
-                (44, 56),
-                (44, 52),
-                (64, 64 + 4 * entries),
-                (64, 64 + 4 * entries.min(16)),
-            ]
+            vec![(44, 56), (44, 52), (64, 64 + 4 * entries), (64, 64 + 4 * entries.min(16))]
         }
         _ => vec![(0, 96), (512, 512 + 44), (1536, 1544), (bytes.len() - 512, bytes.len() - 416)],
     }

@@ -57,6 +57,8 @@ impl Check<'_, '_> {
                 last_is_duplicate = false;
                 match self.geometry.place(offset, end) {
                     Place::Outside => {}
+                    // It was told as one that is not in the image.
+                    Place::Metadata if self.bounded => {}
                     Place::Metadata => {
                         (self.tell)(format_args!("ERROR cluster {index} is not among the data"));
                         self.corrupt(false);

@@ -21,6 +21,8 @@ const BAT_OFFSET: u64 = size_of::<Fields>() as u64;
 const ENTRY_LEN: u64 = 4;
 /// The release from which on a cluster has to be all in the file, and where the data begins is looked at.
 const STRICT: Release = Release { major: 8, minor: 1 };
+/// A release from which on a cluster before the data is as one behind the file; 10.0 does not know that yet.
+const BOUNDED: Release = Release { major: 11, minor: 0 };
 
 impl Parallels {
     /// Looks at one thing after the other, in QEMU's order. Leaks are cut off at the end of the file; any other fault is
@@ -35,7 +37,8 @@ impl Parallels {
         let geometry = Geometry::new(storage, &fields)?;
         let strict = terms.release >= STRICT;
         let pen = Pen::new(repair, fields.is_in_use());
-        let mut check = Check { geometry, strict, pen, findings: Findings::default(), tell };
+        let bounded = terms.release >= BOUNDED;
+        let mut check = Check { geometry, strict, bounded, pen, findings: Findings::default(), tell };
         check.closed();
         if strict {
             check.data_offset(storage)?;
@@ -112,6 +115,7 @@ impl Geometry {
 struct Check<'a, 'b> {
     geometry: Geometry,
     strict: bool,
+    bounded: bool,
     pen: Pen,
     findings: Findings,
     tell: &'a mut Tell<'b>,
@@ -156,8 +160,8 @@ impl Check<'_, '_> {
         let mut bat = self.geometry.bat();
         let mut start = 0;
         // Even an entry that is empty is outside of a file that is shorter than a cluster.
-        let empty_is_outside = self.strict && cluster_len > file_len;
-        if self.geometry.entries > 0 {
+        let empty_is_outside = self.strict && !self.bounded && cluster_len > file_len;
+        if self.geometry.entries > 0 && !self.bounded {
             end = end.max(cluster_len);
         }
         while start < bat.entries() {
@@ -170,11 +174,23 @@ impl Check<'_, '_> {
             let mut changed = false;
             for (index, entry) in (start..).zip(&mut entries) {
                 let offset = self.geometry.offset(*entry);
-                end = end.max(offset + cluster_len);
+                let before = self.bounded && offset < self.geometry.data_start;
                 let outside = match self.strict {
                     true => offset + cluster_len > file_len,
                     false => offset > file_len,
                 };
+                if self.bounded && offset == 0 {
+                    continue;
+                }
+                if !self.bounded {
+                    end = end.max(offset + cluster_len);
+                }
+                if before {
+                    // It may be what the header says of the data that is wrong.
+                    (self.tell)(format_args!("ERROR cluster {index} is outside image"));
+                    self.corrupt(false);
+                    continue;
+                }
                 if outside {
                     let verb = verb(all);
                     (self.tell)(format_args!("{verb} cluster {index} is outside image"));
