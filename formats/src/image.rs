@@ -2,6 +2,7 @@
 
 mod attach;
 mod info;
+mod inspect;
 mod lineage;
 
 use alloc::boxed::Box;

@@ -8,7 +8,7 @@ mod walk;
 
 use alloc::string::String;
 
-pub use footer::{DiskType, Footer};
+pub use footer::{DiskType, Footer, Trailer};
 pub use header::DynamicHeader;
 
 use crate::{BackingFile, Error, ErrorKind, Extent, ExtentKind, Regions, Storage};
@@ -62,6 +62,14 @@ impl Vpc {
     /// The footer, checked.
     pub fn footer(&self) -> &Footer {
         &self.footer
+    }
+
+    /// What the end of the file says of an image that is not fixed, whose footer has its copy at the start.
+    pub(crate) fn trailer<S: Storage>(&self, storage: &mut S) -> Result<Option<Trailer>, Error> {
+        match self.layout {
+            Layout::Fixed(_) => Ok(None),
+            Layout::Blocks { .. } => self.footer.trailer(storage).map(Some),
+        }
     }
 
     /// The dynamic disk header, if the image is not fixed.

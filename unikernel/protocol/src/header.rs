@@ -32,6 +32,9 @@ pub enum Op {
     /// What an image says of itself: [`InfoRequest`](crate::InfoRequest) to [`ImageInfo`](crate::ImageInfo), with
     /// [parts](crate::InfoPart) before it.
     Info = 4,
+    /// Whether an image is safe to use: [`InspectRequest`](crate::InspectRequest) to
+    /// [`InspectAnswer`](crate::InspectAnswer), with [parts](crate::InspectPart) before it.
+    Inspect = 7,
 }
 
 impl TryFrom<u16> for Op {
@@ -43,6 +46,7 @@ impl TryFrom<u16> for Op {
             2 => Ok(Self::Reply),
             3 => Ok(Self::Options),
             4 => Ok(Self::Info),
+            7 => Ok(Self::Inspect),
             other => Err(HeaderError::UnknownOp(other)),
         }
     }

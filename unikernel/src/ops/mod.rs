@@ -1,5 +1,6 @@
 //! The operations, a file each.
 
 pub mod info;
+pub mod inspect;
 pub mod measure;
 pub mod options;

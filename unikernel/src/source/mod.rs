@@ -15,6 +15,7 @@ use alloc::{borrow::ToOwned, format, string::ToString};
 
 use below::Said;
 use formats::{Chain, Image, Storage};
+pub use layer::format_of;
 pub use metadata::open_metadata;
 use protocol::{ErrorKind, ErrorRecord, ImageSource, QemuVersion, Secret, options::HINT};
 pub use snapshot::load as load_snapshot;
@@ -83,7 +84,7 @@ fn blame(error: ErrorRecord, top: &str, depth: usize) -> ErrorRecord {
 
 /// A fault of an image, as it is told to the host. What the image has to say in it must not forge a line.
 #[allow(clippy::needless_pass_by_value, reason = "it is what errors are mapped with")]
-fn record(error: formats::Error) -> ErrorRecord {
+pub fn record(error: formats::Error) -> ErrorRecord {
     let mut message = Quoted(error.message.as_bytes()).to_string();
     if let Some(hint) = error.hint {
         message.push('\n');

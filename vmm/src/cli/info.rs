@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     launch::{Command, Finished},
+    records::StreamError,
     report::{
         self, Failure, Speaker, escape,
         info::{File, Shape},
@@ -196,9 +197,12 @@ impl Info {
         };
         let command = Command { disks, references, ..common::command(Op::Info, &request)? };
         let mut parts = Vec::new();
-        let finished = terms.launch(command, name, &mut |Part::Info(part)| {
-            parts.push(part);
-            Ok(())
+        let finished = terms.launch(command, name, &mut |part| match part {
+            Part::Info(part) => {
+                parts.push(part);
+                Ok(())
+            }
+            _ => Err(StreamError::Operation.into()),
         })?;
         let mut images = images(&finished, parts, &files)?;
         if let Some(first) = images.first_mut() {

@@ -8,6 +8,7 @@ mod common;
 mod image;
 mod image_opts;
 mod info;
+mod inspect;
 mod measure;
 mod option_help;
 mod output;
@@ -47,6 +48,7 @@ struct Program {
 #[expect(dead_code, reason = "the list of commands for help; each reads its own command line")]
 enum Subcommand {
     Info(info::Info),
+    Inspect(inspect::Inspect),
     Measure(measure::Measure),
 }
 
@@ -57,16 +59,16 @@ pub fn main() -> ExitCode {
     let as_qemu_img = Path::new(&called).file_name().is_some_and(|name| name == "qemu-img");
     let mut speaker = Speaker { as_qemu_img, profile: QemuVersion::default() };
     match run(&mut speaker, &arguments.collect::<Vec<_>>()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             report::complain(&failure.render(speaker));
-            ExitCode::FAILURE
+            failure.exit_code()
         }
     }
 }
 
 /// Reads what stands in front of the command and hands it the rest.
-fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
+fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Failure> {
     if let Some(profile) = common::profile_of_environment()? {
         speaker.profile = profile;
     }
@@ -74,10 +76,10 @@ fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
     let mut reader = argv::Reader::new(&table, arguments).stop_at_operand();
     if let Some(item) = reader.next() {
         let item = item.map_err(|error| Failure::grammar("", error.to_string()))?;
-        return report::print(&match item.option {
+        return done(report::print(&match item.option {
             "version" => version(*speaker),
             _ => help::<Program>(*speaker, None),
-        });
+        }));
     }
     let Some(&command) = reader.operands().first() else {
         return Err(Failure::usage("Not enough arguments").try_help(""));
@@ -86,11 +88,18 @@ fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
     let behind = if reader.rest().is_empty() { reader.operands().len() - 1 } else { reader.rest().len() };
     let rest = &arguments[arguments.len() - behind..];
     match command.to_str() {
-        Some(info::NAME) => info::run(speaker, rest),
-        Some(measure::NAME) => measure::run(speaker, rest),
-        Some("help") if !speaker.as_qemu_img => report::print(&help::<Program>(*speaker, None)),
+        Some(info::NAME) => done(info::run(speaker, rest)),
+        // qemu-img has no such command.
+        Some(inspect::NAME) if !speaker.as_qemu_img => inspect::run(speaker, rest),
+        Some(measure::NAME) => done(measure::run(speaker, rest)),
+        Some("help") if !speaker.as_qemu_img => done(report::print(&help::<Program>(*speaker, None))),
         _ => Err(Failure::usage(format!("Command not found: {}", escape_name(command))).try_help("")),
     }
+}
+
+/// The exit code of a command that succeeds or fails and has no third way.
+fn done(result: Result<(), Failure>) -> Result<ExitCode, Failure> {
+    result.map(|()| ExitCode::SUCCESS)
 }
 
 fn version(speaker: Speaker) -> String {

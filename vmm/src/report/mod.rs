@@ -5,6 +5,7 @@
 mod escape;
 mod failure;
 pub mod info;
+pub mod inspect;
 pub mod measure;
 pub mod options;
 mod size_text;
