@@ -338,6 +338,18 @@ fn nothing_that_an_image_names_is_opened() {
 }
 
 #[test]
+fn every_name_of_a_parent_is_told() {
+    let bench = Bench::new();
+    let row = rows().into_iter().find(|row| row.id == "A24-vhd-several").unwrap();
+    row.write(bench.directory()).unwrap();
+    let (_, value) = inspect(&bench, &[], &row.path());
+    let value = value.unwrap();
+    let names: Vec<_> =
+        value["references"].as_array().unwrap().iter().map(|reference| &reference["name"]).collect();
+    assert_eq!(names, ["C:\\parent.vhd", "file:///etc/passwd"]);
+}
+
+#[test]
 fn people_read_it_line_by_line() {
     let bench = bench();
     let said = bench.instar(&["inspect", "over.qcow2"]);

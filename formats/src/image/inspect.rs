@@ -1,5 +1,7 @@
 //! What only who looks an image over asks for.
 
+use alloc::vec::Vec;
+
 use super::{Driver, Image};
 use crate::vpc::Trailer;
 use crate::{Area, Error, Storage};
@@ -13,6 +15,19 @@ impl<S: Storage> Image<S> {
             Driver::Qcow2(qcow2) => qcow2.visit_areas(&mut self.storage, &mut visit),
             Driver::Vmdk(vmdk) => vmdk.visit_areas(&mut self.storage, &mut visit),
             _ => Ok(()),
+        }
+    }
+
+    /// All names that the image has for the one below it, the one that counts first: a VHD and a VHDX may have several, for
+    /// different systems.
+    pub fn backing_names(&mut self) -> Result<Vec<Vec<u8>>, Error> {
+        match &self.driver {
+            Driver::Vpc(vpc) => vpc.parent_names(&mut self.storage),
+            Driver::Vhdx(vhdx) => {
+                let locator = vhdx.metadata().parent_locator();
+                Ok(locator.map_or_else(Vec::new, |locator| locator.names().to_vec()))
+            }
+            _ => Ok(self.backing().map(|backing| backing.name.clone()).into_iter().collect()),
         }
     }
 

@@ -7,6 +7,7 @@ mod parent;
 mod walk;
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 pub use footer::{DiskType, Footer, Trailer};
 pub use header::DynamicHeader;
@@ -69,6 +70,17 @@ impl Vpc {
         match self.layout {
             Layout::Fixed(_) => Ok(None),
             Layout::Blocks { .. } => self.footer.trailer(storage).map(Some),
+        }
+    }
+
+    /// All names of the parent of a differencing image.
+    pub(crate) fn parent_names<S: Storage>(&self, storage: &mut S) -> Result<Vec<Vec<u8>>, Error> {
+        match self.parent() {
+            None => Ok(Vec::new()),
+            Some(_) => {
+                let (_, named) = DynamicHeader::read(storage, &self.footer)?;
+                parent::names(storage, &named)
+            }
         }
     }
 

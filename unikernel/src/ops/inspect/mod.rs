@@ -1,7 +1,7 @@
 //! `inspect`: all that is odd about an image, for somebody to say whether it is safe. Nothing that it names is asked for.
 //!
-//! Work is bounded by what the file stores, as every walk over an image is, and by [`walk::DECODED_MAX`]; memory by
-//! [`space::RUNS_MAX`].
+//! Work is bounded by what the file stores, as every walk over an image is, and by the bytes that `walk` decodes at most; memory by
+//! the runs that `space` keeps at most.
 
 mod confusion;
 mod findings;
@@ -47,7 +47,7 @@ pub fn run<F: Files>(
         ..InspectAnswer::default()
     };
     if let Some(mut image) = open(&mut storage, format, &mut findings).map_err(failed)? {
-        references::tell(&image, &mut findings, tell);
+        references::tell(&mut image, &mut findings, tell).map_err(failed)?;
         let mut inspected = properties::of(&mut image, &mut findings).map_err(failed)?;
         inspected.content = confusion::content(&mut image, &mut findings);
         inspected.mapping = walk::mapping(&mut image, &mut findings).map_err(failed)?;
