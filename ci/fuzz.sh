@@ -178,6 +178,12 @@ for text in 1.5k 0x200 -1 8E .5G 0x1p3 1e3 010 'size=1,,2'; do
     printf %s "$text" | seed size_text "${text//[^a-z0-9A-Z]/_}"
 done
 
+# Who looks images over begins with all of them.
+for image in "$corpus"/map_*/seed-*; do
+    name=${image%/*}
+    seed inspect "${name##*/map_}-${image##*/seed-}" <"$image"
+done
+
 cargo +nightly fuzz build --fuzz-dir ci/fuzz --target-dir "$target"
 built=$target/$(rustc -vV | sed -n 's/^host: //p')/release
 mapfile -t targets < <(if [ $# -gt 0 ]; then printf '%s\n' "$@"; else cargo +nightly fuzz list --fuzz-dir ci/fuzz; fi)
@@ -185,7 +191,7 @@ mapfile -t targets < <(if [ $# -gt 0 ]; then printf '%s\n' "$@"; else cargo +nig
 # Runs TARGET for a while.
 run() {
     local length=4096 artifacts=$PWD/ci/fuzz/artifacts/$1/
-    [[ $1 != map_* ]] || length=131072
+    [[ $1 != map_* && $1 != inspect ]] || length=131072
     mkdir -p "$corpus/$1" "$artifacts"
     "$built/$1" "$corpus/$1" -artifact_prefix="$artifacts" -max_total_time="$seconds" -max_len="$length" -timeout=20 \
         -rss_limit_mb=2048 -print_final_stats=1 >"$logs/$1" 2>&1

@@ -3,6 +3,7 @@
 mod attach;
 mod check;
 mod info;
+mod inspect;
 mod lineage;
 
 use alloc::boxed::Box;

@@ -9,6 +9,7 @@
 extern crate alloc;
 
 mod access;
+mod area;
 mod block_map;
 mod bochs;
 mod chain;
@@ -34,6 +35,7 @@ mod regions;
 mod run;
 mod scan;
 mod sector_bitmap;
+mod signature;
 mod storage;
 mod stream;
 mod table;
@@ -47,6 +49,7 @@ pub mod vpc;
 mod window;
 
 pub use access::{Access, Key, OpenOptions};
+pub use area::Area;
 pub use chain::{Chain, ChainError, Mapping};
 pub use content::Units;
 pub use error::{Error, ErrorKind};
@@ -55,5 +58,6 @@ pub use format::{Format, probe, probe_named_dmg};
 pub use image::{BackingFile, DataFile, Image};
 pub use luks::{LuksInfo, SlotInfo};
 pub use regions::Regions;
+pub use signature::{Anchor, Signature, SignatureKind, signatures};
 pub use storage::{Region, Storage, StorageError, StorageMut};
 pub use stream::{Codec, Stream};

@@ -5,7 +5,7 @@ use alloc::{boxed::Box, format, vec, vec::Vec};
 use drivers::Block;
 use protocol::{
     Answer, CheckRequest, CommandHeader, ErrorKind, ErrorRecord, FileFacts, HEADER_LENGTH, InfoRequest,
-    MeasureRequest, Need, Op, OptionsRequest, Part, Record, Reply,
+    InspectRequest, MeasureRequest, Need, Op, OptionsRequest, Part, Record, Reply,
 };
 use serde::Deserialize;
 
@@ -74,6 +74,12 @@ fn dispatch(op: Op, payload: &[u8], files: &mut Attached) -> Result<Answer, Erro
             // What is not for counts is for tables, of up to 2 MiB each, and for what the disks keep.
             let memory = boot::heap_size() / 4 * 3;
             ops::check::run(&request, files, memory, &mut tell).map(Answer::Check)
+        }
+        Op::Inspect => {
+            let request: InspectRequest = parse(payload)?;
+            let request_id = files.request_id;
+            let mut tell = |part| tell(request_id, Part::Inspect(part));
+            ops::inspect::run(&request, files, &mut tell).map(|answer| Answer::Inspect(Box::new(answer)))
         }
         Op::Reply => Err(ErrorRecord::new(ErrorKind::Usage, "a reply to nothing")),
     }

@@ -15,3 +15,4 @@ pub mod references;
 mod report;
 pub mod sandbox;
 mod source;
+mod verdict;

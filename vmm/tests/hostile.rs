@@ -1,5 +1,6 @@
 //! The hostile corpus (`images::hostile`) through the real machine: every reading command over every image. Each ends
-//! soon, as the image's row says, in an answer or in one typed line on stderr.
+//! soon, as the image's row says, in an answer or in one typed line on stderr. `inspect`, which answers where others
+//! refuse, is held to their verdicts in `inspect.rs`.
 
 mod common;
 
@@ -17,6 +18,9 @@ use images::hostile::{Class, Row, Stage, rows};
 /// The most processor time that a command may take for any image, its guest's included: a bound on work, which a loaded
 /// machine does not change.
 const CPU_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// The limits that callers set for `qemu-img info`: `prlimit` becomes the program it starts.
+const LIMITS: [&str; 2] = ["--as=1073741824", "--cpu=2"];
 
 /// A command that reads images.
 struct Reading {
@@ -111,7 +115,9 @@ fn complaint(reading: &Reading, class: Class, said: &Said, file: &str) -> Option
 fn run(bench: &Bench, reading: &Reading, row: &Row, more: &[&str], class: Class) -> Option<String> {
     let file = row.path();
     let line = reading.line(more, row, &file);
-    let (said, spent) = timed(bench.command(env!("CARGO_BIN_EXE_instar")).args(&line));
+    let mut command = bench.command("prlimit");
+    command.args(LIMITS).arg(env!("CARGO_BIN_EXE_instar"));
+    let (said, spent) = timed(command.args(&line));
     let wrong = match complaint(reading, class, &said, &file) {
         None if spent > CPU_TIME_MAX => "takes too long",
         found => found?,

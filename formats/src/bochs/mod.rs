@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::area::{Visit, visit_tables};
 use crate::reader::{Reader, c_string};
 use crate::run::{Place, run};
 use crate::table::{Entry, Table};
@@ -89,6 +90,22 @@ impl Bochs {
 
     pub(crate) fn virtual_size(&self) -> u64 {
         self.virtual_size
+    }
+
+    /// Visits the catalog, and the bitmap in front of each extent.
+    pub(crate) fn visit_areas<S: Storage>(
+        &mut self,
+        storage: &mut S,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Error> {
+        self.check(storage)?;
+        let bitmap = self.bitmap_sectors * SECTOR;
+        let (data_offset, sectors) = (self.data_offset, self.extent_len / SECTOR + self.bitmap_sectors);
+        let place = |entry: u64| match entry {
+            ENTRY_NONE => 0,
+            entry => (entry * SECTOR).saturating_mul(sectors).saturating_add(data_offset),
+        };
+        visit_tables(storage, &mut self.catalog, ("extent bitmap", bitmap), place, visit)
     }
 
     /// Each entry of the catalog is a step, or each sector of its extent.

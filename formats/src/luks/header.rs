@@ -192,9 +192,11 @@ impl Fields {
         Ok(())
     }
 
-    /// Sectors of the key material of a slot.
+    /// Sectors that are set aside for the key material of a slot: whole pages.
     fn key_material_sectors(&self) -> u64 {
-        (u64::from(self.key_bytes.get()) * u64::from(STRIPES)).div_ceil(SECTOR as u64)
+        (u64::from(self.key_bytes.get()) * u64::from(STRIPES))
+            .div_ceil(SECTOR as u64)
+            .next_multiple_of(HEADER_SECTORS.into())
     }
 
     /// Key material lies between the header and the payload, each slot's apart from the others'. Sums of 32-bit numbers

@@ -429,6 +429,13 @@ impl Header {
         self.compatible_features & COMPATIBLE_LAZY_REFCOUNTS != 0
     }
 
+    /// Whether there are compatible or autoclear features that are not known, and need not be.
+    pub fn has_unknown_features(&self) -> bool {
+        let (compatible, autoclear) =
+            (COMPATIBLE_LAZY_REFCOUNTS, AUTOCLEAR_BITMAPS | AUTOCLEAR_DATA_FILE_RAW);
+        self.compatible_features & !compatible != 0 || self.autoclear_features & !autoclear != 0
+    }
+
     /// Whether the bitmaps extension is in step with the data.
     pub fn bitmaps_consistent(&self) -> bool {
         self.autoclear_features & AUTOCLEAR_BITMAPS != 0

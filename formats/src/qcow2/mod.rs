@@ -2,6 +2,7 @@
 //! (QEMU's `docs/interop/qcow2.rst`); checks come in `qemu-img`'s order and in its words, so that the first fault found
 //! is the one it finds.
 
+mod areas;
 mod bitmaps;
 mod check;
 mod entry;
@@ -24,6 +25,7 @@ pub use snapshots::{Snapshot, SnapshotName};
 pub use types::{ClusterBits, Compression, CryptMethod, Version};
 
 use crate::access::{Access, check_encryption};
+use crate::area::Visit;
 use crate::crypto::Decryptor;
 use crate::luks::{Area, LuksInfo};
 use crate::qcow::aes;
@@ -130,6 +132,15 @@ impl Qcow2 {
         visit: impl FnMut(Snapshot),
     ) -> Result<(), Error> {
         snapshots::visit(&mut Reader::new(storage), &self.header, visit)
+    }
+
+    /// Visits the image's metadata.
+    pub(crate) fn visit_areas<S: Storage>(
+        &self,
+        storage: &mut S,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Error> {
+        areas::visit(storage, &self.header, visit)
     }
 
     pub(crate) fn virtual_size(&self) -> u64 {

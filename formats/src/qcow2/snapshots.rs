@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::header::Header;
+use super::header::{Header, TABLE_ENTRY_LEN};
 use super::l1::TablePlace;
 use crate::reader::{Reader, c_string};
 use crate::{Error, ErrorKind, Storage};
@@ -122,6 +122,30 @@ pub(super) fn find<S: Storage>(
     let place = TablePlace { name: "Snapshot L1 table", field: "snapshot l1_table_offset", offset, entries };
     header.check_l1(place.name, ("snapshot l1_size", place.field), offset, entries)?;
     Ok(Some(place))
+}
+
+/// Hands the L1 table of each snapshot to `visit`, and then their table: name, file offset and length in bytes.
+pub(super) fn areas<S: Storage>(
+    reader: &mut Reader<'_, S>,
+    header: &Header,
+    visit: &mut dyn FnMut(&'static str, u64, u64),
+) -> Result<(), Error> {
+    walk(reader, header, |entry, reader| {
+        let (offset, entries) = (entry.l1_table_offset.get(), entry.l1_size.get());
+        header.check_l1(
+            "Snapshot L1 table",
+            ("snapshot l1_size", "snapshot l1_table_offset"),
+            offset,
+            entries,
+        )?;
+        visit("snapshot L1 table", offset, u64::from(entries) * TABLE_ENTRY_LEN);
+        reader.skip(u64::from(entry.id_len.get()) + u64::from(entry.name_len.get()));
+        Ok(None::<()>)
+    })?;
+    let (count, start) = header.snapshots();
+    let length = if count == 0 { 0 } else { reader.position().saturating_sub(start) };
+    visit("snapshot table", start, length);
+    Ok(())
 }
 
 /// Hands each snapshot to `visit`.

@@ -38,6 +38,8 @@ struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentLocator {
     backing: BackingFile,
+    /// All names, the best first.
+    names: Vec<Vec<u8>>,
     linkage: Vec<u8>,
 }
 
@@ -68,16 +70,22 @@ impl ParentLocator {
             }
         }
         let [linkage, names @ ..] = values;
-        let Some(name) = names.into_iter().flatten().find(|name| !name.is_empty()) else {
+        let names: Vec<Vec<u8>> = names.into_iter().flatten().filter(|name| !name.is_empty()).collect();
+        let Some(name) = names.first().cloned() else {
             return Err(invalid("ParentLocator", "Differencing disk does not name its parent"));
         };
         let backing = BackingFile { name, format: Some(b"vhdx".to_vec()) };
-        Ok(Self { backing, linkage: linkage.unwrap_or_default() })
+        Ok(Self { backing, names, linkage: linkage.unwrap_or_default() })
     }
 
     /// The parent by the best name there is for it.
     pub fn backing(&self) -> &BackingFile {
         &self.backing
+    }
+
+    /// All names of the parent, the best first.
+    pub(crate) fn names(&self) -> &[Vec<u8>] {
+        &self.names
     }
 
     /// The GUID that the parent's data must have, as text: the image's word, empty if it has none.

@@ -149,7 +149,7 @@ fn check<S: Storage>(reader: &Reader<'_, S>, header: &Fields) -> Result<Sparse, 
     let flags = header.flags.get();
     let marker_len = if flags & FLAG_MARKERS != 0 { GRAIN_MARKER_LEN } else { 0 };
     let directory_entries = header.capacity.get().div_ceil(covered.max(1));
-    let sparse = Sparse::new(&Layout {
+    let mut sparse = Sparse::new(&Layout {
         sectors: header.capacity.get(),
         grain_sectors,
         table_entries: table_entries.into(),
@@ -160,6 +160,10 @@ fn check<S: Storage>(reader: &Reader<'_, S>, header: &Fields) -> Result<Sparse, 
         },
         fields: ["grainSize", "gdOffset", "capacity"],
     })?;
+    sparse.descriptor = (
+        header.descriptor_offset.get().saturating_mul(SECTOR),
+        header.descriptor_size.get().saturating_mul(SECTOR),
+    );
     let redundant = header.rgd_offset.get();
     if flags & FLAG_REDUNDANT != 0 && table_offset(redundant, directory_entries * 4).is_none() {
         let message = "Could not read l1 backup table from extent: Input/output error";

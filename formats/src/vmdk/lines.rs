@@ -30,6 +30,20 @@ pub(super) struct Line {
     pub(super) offset: u64,
 }
 
+/// Type and name of an extent description, as they stand in `line`.
+pub(super) fn words(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut rest = line;
+    if !is_access(word(&mut rest)) {
+        return None;
+    }
+    number(&mut rest);
+    Some((word(&mut rest), name(&mut rest).unwrap_or_default()))
+}
+
+fn is_access(word: &[u8]) -> bool {
+    matches!(word, b"RW" | b"RDONLY" | b"NOACCESS")
+}
+
 /// All extents, in order.
 pub(super) fn parse(text: &[u8]) -> Result<Vec<Line>, Error> {
     let mut lines = Vec::new();
@@ -56,7 +70,7 @@ fn parse_line(line: &[u8]) -> Result<Option<Line>, Error> {
     };
     let mut rest = line;
     let access = word(&mut rest);
-    if !matches!(access, b"RW" | b"RDONLY" | b"NOACCESS") {
+    if !is_access(access) {
         return Ok(None);
     }
     let sectors = number(&mut rest).ok_or_else(invalid)?;

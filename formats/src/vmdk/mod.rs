@@ -4,8 +4,10 @@
 //! No file is opened here: `Image::references` names those that are needed, and a name inside a file that was handed
 //! in is never looked at, so that there is no recursion.
 
+mod areas;
 mod check;
 mod cowd;
+mod embedded;
 mod hosted;
 mod lines;
 mod sesparse;
@@ -19,6 +21,7 @@ use alloc::vec::Vec;
 
 pub use types::{CreateType, ExtentType};
 
+use crate::area::Visit;
 use crate::files::{Files, not_attached};
 use crate::reader::Reader;
 use crate::{BackingFile, Codec, Error, ErrorKind, Extent, FileIndex, Storage, Stream};
@@ -80,6 +83,8 @@ pub struct Vmdk {
     backing: Option<BackingFile>,
     /// The extent descriptions; none for a sparse file of its own.
     lines: Vec<Line>,
+    /// What is wrong with the descriptor inside of a sparse file.
+    descriptor_fault: Option<&'static str>,
     references: Vec<Vec<u8>>,
     parts: Vec<Part>,
     walk: Walk,
@@ -139,6 +144,7 @@ impl Vmdk {
                 (Some(create_type), text, lines, parts)
             }
         };
+        let descriptor_fault = if lines.is_empty() { embedded::fault(&text) } else { None };
         let backing = text.parent()?;
         let (cid, parent_cid) = (text.cid()?, text.parent_cid()?);
         let references =
@@ -149,6 +155,7 @@ impl Vmdk {
             parent_cid,
             backing,
             lines,
+            descriptor_fault,
             references,
             parts: parts?,
             walk: Walk::new(),
@@ -203,6 +210,29 @@ impl Vmdk {
     /// Content id that the parent must have for the data of both to fit together.
     pub fn parent_cid(&self) -> u32 {
         self.parent_cid
+    }
+
+    /// In what the descriptor inside of a sparse file describes another disk than the one in this file. Nothing here goes by
+    /// it; other readers may.
+    pub fn descriptor_fault(&self) -> Option<&'static str> {
+        self.descriptor_fault
+    }
+
+    /// Visits the metadata in the image's own file.
+    pub(crate) fn visit_areas<S: Storage>(
+        &self,
+        storage: &mut S,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Error> {
+        for part in &self.parts {
+            match &part.content {
+                Content::Sparse(sparse) if part.file == FileIndex::OWN => {
+                    areas::visit(storage, sparse, visit)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// What the disk is made of, in order.

@@ -129,6 +129,8 @@ pub(super) struct Sparse {
     /// Entries of the directory.
     pub(super) directory_entries: u64,
     pub(super) entries: Entries,
+    /// File offset and length in bytes of the descriptor, by the header; any numbers.
+    pub(super) descriptor: (u64, u64),
     /// Whether the directory was found fit to be followed.
     pub(super) checked: bool,
 }
@@ -168,6 +170,7 @@ impl Sparse {
             directory,
             directory_entries,
             entries: layout.entries,
+            descriptor: (0, 0),
             checked: false,
         })
     }

@@ -49,6 +49,11 @@ impl Text {
         Ok(Self(c_string(reader.bytes(EMBEDDED_LEN)?)))
     }
 
+    /// Its lines.
+    pub(super) fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.split(|&byte| byte == b'\n')
+    }
+
     /// What follows the first `key` and `skip` bytes more.
     fn after(&self, key: &[u8], skip: usize) -> Option<&[u8]> {
         let position = self.0.windows(key.len()).position(|window| window == key)?;
@@ -56,7 +61,7 @@ impl Text {
     }
 
     /// The value of `key="value"`, if its end is there.
-    fn quoted(&self, key: &[u8]) -> Option<&[u8]> {
+    pub(super) fn quoted(&self, key: &[u8]) -> Option<&[u8]> {
         let value = self.after(key, 2)?;
         value.get(..value.iter().position(|&byte| byte == b'"')?)
     }

@@ -80,7 +80,39 @@ pub(super) fn file_len<S: Storage>(storage: &S) -> u64 {
     storage.len().next_multiple_of(SECTOR)
 }
 
+/// The footer at the end of a file that has its copy at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trailer {
+    /// It is of the same disk.
+    Same,
+    /// There is none.
+    Missing,
+    /// It has a wrong checksum.
+    Invalid,
+    /// It is of another disk: its type, its length or the place of its header is another.
+    Differs,
+}
+
 impl Footer {
+    /// What the footer at the end of the file is to this one.
+    pub(super) fn trailer<S: Storage>(&self, storage: &mut S) -> Result<Trailer, Error> {
+        let Some(offset) = file_len(storage).checked_sub(FOOTER_LEN) else { return Ok(Trailer::Missing) };
+        let fields = read_at(storage, offset)?;
+        let disk_type = match fields.disk_type.get() {
+            2 => Some(DiskType::Fixed),
+            3 => Some(DiskType::Dynamic),
+            4 => Some(DiskType::Differencing),
+            _ => None,
+        };
+        let disk = (disk_type, sectors(&fields).saturating_mul(SECTOR), fields.data_offset.get());
+        Ok(match () {
+            () if fields.cookie != *COOKIE => Trailer::Missing,
+            () if disk != (Some(self.disk_type), self.virtual_size, self.data_offset) => Trailer::Differs,
+            () if checksum(&fields) != fields.checksum.get() => Trailer::Invalid,
+            () => Trailer::Same,
+        })
+    }
+
     /// Reads and checks the copy at the start or, if there is none, the footer at the end.
     pub(super) fn read<S: Storage>(storage: &mut S) -> Result<Self, Error> {
         let mut fields = read_at(storage, 0)?;

@@ -8,8 +8,9 @@ mod parent;
 mod walk;
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
-pub use footer::{DiskType, Footer};
+pub use footer::{DiskType, Footer, Trailer};
 pub use header::DynamicHeader;
 
 use crate::{Access, BackingFile, Error, ErrorKind, Extent, ExtentKind, Regions, Storage};
@@ -63,6 +64,25 @@ impl Vpc {
     /// The footer, checked.
     pub fn footer(&self) -> &Footer {
         &self.footer
+    }
+
+    /// What the end of the file says of an image that is not fixed, whose footer has its copy at the start.
+    pub(crate) fn trailer<S: Storage>(&self, storage: &mut S) -> Result<Option<Trailer>, Error> {
+        match self.layout {
+            Layout::Fixed(_) => Ok(None),
+            Layout::Blocks { .. } => self.footer.trailer(storage).map(Some),
+        }
+    }
+
+    /// All names of the parent of a differencing image.
+    pub(crate) fn parent_names<S: Storage>(&self, storage: &mut S) -> Result<Vec<Vec<u8>>, Error> {
+        match self.parent() {
+            None => Ok(Vec::new()),
+            Some(_) => {
+                let (_, named) = DynamicHeader::read(storage, &self.footer)?;
+                parent::names(storage, &named)
+            }
+        }
     }
 
     /// The dynamic disk header, if the image is not fixed.

@@ -31,6 +31,19 @@ pub(super) fn read<S: Storage>(storage: &mut S, parent: &Parent) -> Result<Backi
     Ok(backing(name))
 }
 
+/// All names that the image has for the parent, those of [`read`]'s order first. Locators of other systems are no names.
+pub(super) fn names<S: Storage>(storage: &mut S, parent: &Parent) -> Result<Vec<Vec<u8>>, Error> {
+    let mut names = Vec::new();
+    for platform in PLATFORMS {
+        for locator in parent.locators.iter().filter(|locator| locator.platform_code == *platform) {
+            names.push(name(storage, locator)?);
+        }
+    }
+    names.push(decode(&parent.name, ByteOrder::Big));
+    names.retain(|name| !name.is_empty());
+    Ok(names)
+}
+
 fn backing(name: Vec<u8>) -> BackingFile {
     BackingFile { name, format: Some(b"vpc".to_vec()) }
 }

@@ -405,7 +405,8 @@ fn luks_rows() -> Rows {
         locked("G07-luks", "a sound LUKS volume", luks::image),
         locked("G07-luks-stripes-4001", "LUKS: a key slot of 4001 stripes", || luks::image().set(luks::STRIPES, 4001))
             .described(INVALID),
-        locked("G07-luks-slots-overlap", "LUKS: key slots over one another", || luks::image().set(luks::KEY_OFFSET, 10)),
+        locked("G07-luks-slots-overlap", "LUKS: key slots over one another", || luks::image().set(luks::KEY_OFFSET, 10))
+            .described(INVALID),
         locked("G07-luks-slot-wraps", "LUKS: a key slot whose end wraps round", || luks::image().set(luks::KEY_OFFSET, MAX))
             .described(INVALID),
         locked("G07-luks-iterations-2-32", "LUKS: a key of 2^32 - 1 iterations, hours of work", || {

@@ -14,6 +14,7 @@ mod f_vhdx;
 mod g_dmg;
 mod g_others;
 mod h_resources;
+mod verdicts;
 
 use std::fs;
 use std::io::{self, Write};
@@ -23,6 +24,8 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, mkfifoat};
 
 use crate::SparseFile;
+
+pub use verdicts::Verdict;
 
 /// What a reader is to make of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

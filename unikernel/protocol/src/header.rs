@@ -35,6 +35,9 @@ pub enum Op {
     /// Whether an image is consistent: [`CheckRequest`](crate::CheckRequest) to [`CheckAnswer`](crate::CheckAnswer),
     /// with [parts](crate::CheckPart) before it.
     Check = 6,
+    /// Whether an image is safe to use: [`InspectRequest`](crate::InspectRequest) to
+    /// [`InspectAnswer`](crate::InspectAnswer), with [parts](crate::InspectPart) before it.
+    Inspect = 7,
 }
 
 impl TryFrom<u16> for Op {
@@ -47,6 +50,7 @@ impl TryFrom<u16> for Op {
             3 => Ok(Self::Options),
             4 => Ok(Self::Info),
             6 => Ok(Self::Check),
+            7 => Ok(Self::Inspect),
             other => Err(HeaderError::UnknownOp(other)),
         }
     }

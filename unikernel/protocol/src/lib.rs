@@ -13,6 +13,7 @@ mod facts;
 pub mod handover;
 mod header;
 mod info;
+mod inspect;
 mod measure;
 pub mod options;
 mod profile;
@@ -28,6 +29,10 @@ pub use header::{CommandHeader, HEADER_LENGTH, HeaderError, MAX_PAYLOAD, Op, VER
 pub use info::{
     BackingInfo, BitmapInfo, BlockLimits, EncryptInfo, ExtentInfo, ImageInfo, InfoPart, InfoRequest,
     LuksInfo, LuksSlot, Qcow2Info, Qcow2V3Info, SnapshotInfo, SpecificInfo, VmdkInfo,
+};
+pub use inspect::{
+    Code, Finding, InspectAnswer, InspectPart, InspectRequest, InspectedImage, MAX_FINDINGS, MappingInfo,
+    ReferenceInfo, SignatureInfo, Weight,
 };
 pub use measure::{MeasureAnswer, MeasureRequest, MeasureSubject};
 pub use options::{OptionLine, OptionType, OptionsAnswer, OptionsRequest};

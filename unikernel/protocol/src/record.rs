@@ -11,7 +11,10 @@ use alloc::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CheckAnswer, CheckPart, ImageInfo, InfoPart, MeasureAnswer, Need, OptionsAnswer};
+use crate::{
+    CheckAnswer, CheckPart, ImageInfo, InfoPart, InspectAnswer, InspectPart, MeasureAnswer, Need,
+    OptionsAnswer,
+};
 
 /// Longest record in bytes, its newline not counted.
 pub const MAX_RECORD: usize = 64 << 10;
@@ -68,6 +71,8 @@ pub enum Part {
     Info(InfoPart),
     /// Of [`Op::Check`](crate::Op::Check).
     Check(CheckPart),
+    /// Of [`Op::Inspect`](crate::Op::Inspect).
+    Inspect(InspectPart),
 }
 
 /// The answer of an operation.
@@ -82,6 +87,8 @@ pub enum Answer {
     Info(Box<ImageInfo>),
     /// Of [`Op::Check`](crate::Op::Check).
     Check(CheckAnswer),
+    /// Of [`Op::Inspect`](crate::Op::Inspect).
+    Inspect(Box<InspectAnswer>),
 }
 
 /// The class of a failure; stable, for callers to match on.

@@ -2,5 +2,6 @@
 
 pub mod check;
 pub mod info;
+pub mod inspect;
 pub mod measure;
 pub mod options;

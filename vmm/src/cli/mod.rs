@@ -9,6 +9,7 @@ mod common;
 mod image;
 mod image_opts;
 mod info;
+mod inspect;
 mod measure;
 mod option_help;
 mod output;
@@ -49,6 +50,7 @@ struct Program {
 enum Subcommand {
     Check(check::Check),
     Info(info::Info),
+    Inspect(inspect::Inspect),
     Measure(measure::Measure),
 }
 
@@ -62,7 +64,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             report::complain(&failure.render(speaker));
-            ExitCode::FAILURE
+            failure.exit_code()
         }
     }
 }
@@ -76,11 +78,10 @@ fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Failur
     let mut reader = argv::Reader::new(&table, arguments).stop_at_operand();
     if let Some(item) = reader.next() {
         let item = item.map_err(|error| Failure::grammar("", error.to_string()))?;
-        report::print(&match item.option {
+        return done(report::print(&match item.option {
             "version" => version(*speaker),
             _ => help::<Program>(*speaker, None),
-        })?;
-        return Ok(ExitCode::SUCCESS);
+        }));
     }
     let Some(&command) = reader.operands().first() else {
         return Err(Failure::usage("Not enough arguments").try_help(""));
@@ -89,13 +90,19 @@ fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Failur
     let behind = if reader.rest().is_empty() { reader.operands().len() - 1 } else { reader.rest().len() };
     let rest = &arguments[arguments.len() - behind..];
     match command.to_str() {
-        Some(check::NAME) => return check::run(speaker, rest),
-        Some(info::NAME) => info::run(speaker, rest),
-        Some(measure::NAME) => measure::run(speaker, rest),
-        Some("help") if !speaker.as_qemu_img => report::print(&help::<Program>(*speaker, None)),
+        Some(check::NAME) => check::run(speaker, rest),
+        Some(info::NAME) => done(info::run(speaker, rest)),
+        // qemu-img has no such command.
+        Some(inspect::NAME) if !speaker.as_qemu_img => inspect::run(speaker, rest),
+        Some(measure::NAME) => done(measure::run(speaker, rest)),
+        Some("help") if !speaker.as_qemu_img => done(report::print(&help::<Program>(*speaker, None))),
         _ => Err(Failure::usage(format!("Command not found: {}", escape_name(command))).try_help("")),
     }
-    .map(|()| ExitCode::SUCCESS)
+}
+
+/// The exit code of a command that succeeds or fails and has no third way.
+fn done(result: Result<(), Failure>) -> Result<ExitCode, Failure> {
+    result.map(|()| ExitCode::SUCCESS)
 }
 
 fn version(speaker: Speaker) -> String {

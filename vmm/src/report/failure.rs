@@ -1,5 +1,7 @@
 //! A failure on its way to stderr.
 
+use std::process::ExitCode;
+
 use protocol::{ErrorKind, QemuVersion, options::HINT};
 
 use super::escape;
@@ -44,6 +46,7 @@ pub struct Failure {
     grammar_of: Option<&'static str>,
     /// The command whose `--help` is worth a look; empty for the program itself.
     help_of: Option<&'static str>,
+    exit_code: u8,
 }
 
 impl Failure {
@@ -51,7 +54,7 @@ impl Failure {
     /// [`HINT`]; text from elsewhere goes through [`escape`] on its way in.
     pub fn new(kind: ErrorKind, message: impl AsRef<str>) -> Self {
         let lines = message.as_ref().lines().map(str::to_owned).collect();
-        Self { kind, field: None, lines, grammar_of: None, help_of: None }
+        Self { kind, field: None, lines, grammar_of: None, help_of: None, exit_code: 1 }
     }
 
     /// The command line is wrong.
@@ -72,6 +75,16 @@ impl Failure {
     /// Points to the help of `command` (empty: of the program).
     pub fn try_help(self, command: &'static str) -> Self {
         Self { help_of: Some(command), ..self }
+    }
+
+    /// The program's exit code is to be `code` instead of 1.
+    pub fn exits_with(self, code: u8) -> Self {
+        Self { exit_code: code, ..self }
+    }
+
+    /// The program's exit code.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.exit_code)
     }
 
     /// All of it as it goes to stderr.

@@ -6,6 +6,7 @@ pub mod check;
 mod escape;
 mod failure;
 pub mod info;
+pub mod inspect;
 pub mod measure;
 pub mod options;
 mod size_text;
