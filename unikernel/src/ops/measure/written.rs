@@ -29,7 +29,7 @@ pub fn ranges<S: Storage>(
         let next = offset.saturating_add(extent.length.max(1)).min(end);
         match extent.kind {
             ExtentKind::Data { .. } | ExtentKind::Compressed { .. } => write(at(offset), at(next)),
-            ExtentKind::Zero { .. } | ExtentKind::Unallocated => {}
+            ExtentKind::Zero { .. } | ExtentKind::Hole { .. } | ExtentKind::Unallocated { .. } => {}
         }
         offset = next;
     }
