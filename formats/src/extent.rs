@@ -13,7 +13,7 @@ impl FileIndex {
     pub const DATA_FILE: Self = Self(1);
 
     /// The file behind the reference at this position of [`Image::references`](crate::Image::references).
-    pub(crate) fn of_reference(position: usize) -> Option<Self> {
+    pub fn of_reference(position: usize) -> Option<Self> {
         Some(Self(u32::try_from(position).ok()?.checked_add(1)?))
     }
 

@@ -4,8 +4,8 @@ use alloc::{boxed::Box, format, vec, vec::Vec};
 
 use drivers::Block;
 use protocol::{
-    Answer, CommandHeader, ErrorKind, ErrorRecord, FileFacts, HEADER_LENGTH, InfoRequest, MeasureRequest,
-    Need, Op, OptionsRequest, Part, Record, Reply,
+    Answer, CommandHeader, ErrorKind, ErrorRecord, FileFacts, HEADER_LENGTH, InfoRequest, MapRequest,
+    MeasureRequest, Need, Op, OptionsRequest, Part, Record, Reply,
 };
 use serde::Deserialize;
 
@@ -66,6 +66,12 @@ fn dispatch(op: Op, payload: &[u8], files: &mut Attached) -> Result<Answer, Erro
             let request_id = files.request_id;
             let mut tell = |part| tell(request_id, Part::Info(part));
             ops::info::run(&request, files, &mut tell).map(|image| Answer::Info(Box::new(image)))
+        }
+        Op::Map => {
+            let request: MapRequest = parse(payload)?;
+            let request_id = files.request_id;
+            let mut tell = |part| tell(request_id, Part::Map(part));
+            ops::map::run(&request, files, &mut tell).map(Answer::Map)
         }
         Op::Reply => Err(ErrorRecord::new(ErrorKind::Usage, "a reply to nothing")),
     }

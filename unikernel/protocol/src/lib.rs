@@ -12,6 +12,7 @@ mod facts;
 pub mod handover;
 mod header;
 mod info;
+mod map;
 mod measure;
 pub mod options;
 mod profile;
@@ -27,6 +28,7 @@ pub use info::{
     BackingInfo, BitmapInfo, BlockLimits, EncryptInfo, ExtentInfo, ImageInfo, InfoPart, InfoRequest,
     LuksInfo, LuksSlot, Qcow2Info, Qcow2V3Info, SnapshotInfo, SpecificInfo, VmdkInfo,
 };
+pub use map::{MapAnswer, MapError, MapKind, MapPart, MapReader, MapRequest, MapRun, MapWriter};
 pub use measure::{MeasureAnswer, MeasureRequest, MeasureSubject};
 pub use options::{OptionLine, OptionType, OptionsAnswer, OptionsRequest};
 pub use profile::QemuVersion;

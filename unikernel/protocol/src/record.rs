@@ -11,7 +11,7 @@ use alloc::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ImageInfo, InfoPart, MeasureAnswer, Need, OptionsAnswer};
+use crate::{ImageInfo, InfoPart, MapAnswer, MapPart, MeasureAnswer, Need, OptionsAnswer};
 
 /// Longest record in bytes, its newline not counted.
 pub const MAX_RECORD: usize = 64 << 10;
@@ -66,6 +66,8 @@ pub enum Record {
 pub enum Part {
     /// Of [`Op::Info`](crate::Op::Info).
     Info(InfoPart),
+    /// Of [`Op::Map`](crate::Op::Map).
+    Map(MapPart),
 }
 
 /// The answer of an operation.
@@ -78,6 +80,8 @@ pub enum Answer {
     Options(OptionsAnswer),
     /// Of [`Op::Info`](crate::Op::Info).
     Info(Box<ImageInfo>),
+    /// Of [`Op::Map`](crate::Op::Map).
+    Map(MapAnswer),
 }
 
 /// The class of a failure; stable, for callers to match on.

@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use protocol::{Answer, ErrorKind, ImageInfo, InfoPart, InfoRequest, Op, Part, QemuVersion};
 
 use super::{
-    argv::{ArgvError, Exception, Reader, Table},
+    argv::{Exception, Reader, Table},
     common::{self, Memory, Seconds, Terms},
     image::{How, Image, Opened},
     output::Output,
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     launch::{Command, Finished},
+    records::StreamError,
     report::{
         self, Failure, Speaker, escape,
         info::{File, Shape},
@@ -124,7 +125,7 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     let mut reader = Reader::new(&table, arguments);
     let mut secrets = secret::Secrets::default();
     for item in reader.by_ref() {
-        let item = item.map_err(|error| grammar(&error, speaker.profile))?;
+        let item = item.map_err(|error| common::grammar(NAME, &error, speaker.profile))?;
         match item.option {
             "help" => return report::print(&super::help::<Info>(speaker, Some(NAME))),
             "object" => secrets.add(&item.value, speaker.profile)?,
@@ -145,23 +146,6 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
         return Err(Failure::usage(format!("Invalid cache option: {}", escape(mode))));
     }
     options.show(name, terms)
-}
-
-/// getopt's complaint. Before 10.0 this command had its own words.
-fn grammar(error: &ArgvError, profile: QemuVersion) -> Failure {
-    if profile >= QemuVersion::V10_0 {
-        return Failure::grammar(NAME, error.to_string());
-    }
-    Failure::usage(escape(&match error {
-        ArgvError::Unrecognized(given)
-        | ArgvError::Ambiguous { given, .. }
-        | ArgvError::ValueOfSwitch { given, .. } => format!("unrecognized option '{given}'"),
-        ArgvError::Invalid(letter) => format!("unrecognized option '-{letter}'"),
-        ArgvError::LongLacksValue(name) => format!("missing argument for option '--{name}'"),
-        ArgvError::ShortLacksValue(letter) => format!("missing argument for option '-{letter}'"),
-        ArgvError::Encoding(_) => error.to_string(),
-    }))
-    .try_help("")
 }
 
 impl Info {
@@ -196,7 +180,8 @@ impl Info {
         };
         let command = Command { disks, references, ..common::command(Op::Info, &request)? };
         let mut parts = Vec::new();
-        let finished = terms.launch(command, name, &mut |Part::Info(part)| {
+        let finished = terms.launch(command, name, &mut |part, _| {
+            let Part::Info(part) = part else { return Err(StreamError::Operation.into()) };
             parts.push(part);
             Ok(())
         })?;

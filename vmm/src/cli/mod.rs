@@ -8,6 +8,7 @@ mod common;
 mod image;
 mod image_opts;
 mod info;
+mod map;
 mod measure;
 mod option_help;
 mod output;
@@ -47,6 +48,7 @@ struct Program {
 #[expect(dead_code, reason = "the list of commands for help; each reads its own command line")]
 enum Subcommand {
     Info(info::Info),
+    Map(map::Map),
     Measure(measure::Measure),
 }
 
@@ -87,6 +89,7 @@ fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
     let rest = &arguments[arguments.len() - behind..];
     match command.to_str() {
         Some(info::NAME) => info::run(speaker, rest),
+        Some(map::NAME) => map::run(speaker, rest),
         Some(measure::NAME) => measure::run(speaker, rest),
         Some("help") if !speaker.as_qemu_img => report::print(&help::<Program>(*speaker, None)),
         _ => Err(Failure::usage(format!("Command not found: {}", escape_name(command))).try_help("")),
