@@ -13,7 +13,7 @@ use protocol::{
 };
 
 use super::{
-    argv::{Reader, Table},
+    argv::{Exception, Reader, Table},
     common::{self, Memory, Seconds, Terms},
     image::{How, Image, Opened},
     output::Output,
@@ -115,8 +115,7 @@ pub struct Map {
 /// Reads the command line behind `map` and runs it.
 pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
     let started = Instant::now();
-    let exceptions: Vec<_> =
-        common::OWN.into_iter().chain([super::argv::Exception::Own("max-extents")]).collect();
+    let exceptions: Vec<Exception> = common::OWN.into_iter().chain([Exception::Own("max-extents")]).collect();
     if let Some(profile) = common::profile_of_line::<Map>(&exceptions, arguments)? {
         speaker.profile = profile;
     }
@@ -149,7 +148,7 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     if let Some(output) = options.output.last().filter(|_| old) {
         Output::check(output, NAME, profile)?;
     }
-    options.list(name, terms, secrets)
+    options.list(name, terms, &secrets)
 }
 
 /// A number of bytes.
@@ -159,7 +158,7 @@ fn bytes(what: &str, text: &str, profile: QemuVersion) -> Result<u64, Failure> {
 
 impl Map {
     /// Opens the image, asks the guest about it and prints what it tells as it comes.
-    fn list(&self, name: &OsStr, terms: Terms, secrets: secret::Secrets) -> Result<(), Failure> {
+    fn list(&self, name: &OsStr, terms: Terms, secrets: &secret::Secrets) -> Result<(), Failure> {
         let Terms { speaker, started, timeout, .. } = terms;
         let format = self.format.last().map(String::as_str);
         if self.image_opts && format.is_some() {
@@ -329,5 +328,18 @@ fn output_error(error: io::Error) -> Error {
         // The time that was given is known where this is told.
         io::ErrorKind::TimedOut => Error::Timeout(Duration::ZERO),
         _ => Error::Output(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_tells_the_limit() {
+        let speaker = Speaker { as_qemu_img: false, profile: QemuVersion::default() };
+        let help = super::super::help::<Map>(speaker, Some(NAME));
+        assert!(help.starts_with("Usage: instar map "), "{help}");
+        assert!(help.contains(&format!("(default: {DEFAULT_MAX_EXTENTS})")), "{help}");
     }
 }
