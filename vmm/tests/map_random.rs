@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{
-    Bench, Random, Said, assert_none, differences,
+    Bench, Random, Said, assert_none, differences, major,
     random_images::{Maker, difference_in, directory, make_all, random},
 };
 
@@ -110,7 +110,10 @@ fn stops_alike(ours: &str, theirs: &Said) -> bool {
 fn images_with_flipped_bytes_end_as_they_do_with_qemu_img() {
     let bench = Bench::new();
     let mut victims = vec![];
-    for (index, (format, options, writes, places)) in VICTIMS.iter().enumerate() {
+    // To 11.1 a Parallels cluster past the end of the file is none (docs/quirks.md), and Debian's 5.2 knows none at all.
+    let known = |format| format != "parallels" || (7..11).contains(&major());
+    let known = VICTIMS.iter().filter(|(format, ..)| known(*format));
+    for (index, (format, options, writes, places)) in known.enumerate() {
         let name = format!("victim-{index}");
         let mut create = vec!["create", "-q", "-f", format, &name, "4M"];
         if !options.is_empty() {
