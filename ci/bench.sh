@@ -33,5 +33,6 @@ echo '|---|---|---|---|---|---|'
 row '`info` of a small qcow2' "$runs" info "$small"
 row '`measure --size 1T -O qcow2`' "$runs" measure --size 1T -O qcow2
 row '`measure -O qcow2` of a small qcow2' "$runs" measure -O qcow2 "$small"
+row '`map --output json` of a fragmented 1 TiB qcow2 with 16 Mi clusters' 3 map --output json "$large"
 row '`measure -O qcow2` of a fragmented 1 TiB qcow2 with 16 Mi clusters' 5 measure -O qcow2 "$large"
 row '`check` of a fragmented 1 TiB qcow2 with 16 Mi clusters' 5 check "$large"

@@ -171,6 +171,7 @@ result='{"record":"result","request_id":1,"answer":{"measure":{"required":1,"ful
 printf '%s\n\7' "$result" | seed records result
 printf '{"record":"error","request_id":0,"error":{"kind":"io","message":"m"}}\n\7' | seed records error
 request='{"profile":"11.1","target_format":"qcow2","options":"compat=1.1","secrets":["a"],"subject":{"size":1}}'
+printf AggggBgggUBQAggggBgggV | seed extents three
 printf %s "$request" | seed command payload
 printf 'NSTR\1\0\1\0\0\0\0\0\150\0\0\0\1\0\0\0\0\0\0\0%s' "$request" | seed command whole
 printf 'instar.disk=source,0x9,0xd0001000,0x2b2000' | seed command handover

@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::{Error, ErrorKind, Extent, ExtentKind, FileIndex, Image, Storage};
+use crate::{Error, ErrorKind, Extent, ExtentKind, Image, Storage};
 
 /// An image and its backing chain, from the top down. The top decides how long the disk is, and every layer what it
 /// does not leave to those below.
@@ -104,15 +104,14 @@ impl<S: Storage> Chain<S> {
         while let Some(image) = self.layers.get_mut(layer) {
             let extent = extent_at(image, offset).map_err(|error| ChainError { layer, error })?;
             length = length.min(extent.length);
-            if extent.kind != ExtentKind::Unallocated {
+            let ExtentKind::Unallocated { offset: reserved } = extent.kind else {
                 return Ok(Mapping { extent: Extent { length, ..extent }, layer, allocated: true });
-            }
+            };
             let last = !image.can_have_backing();
             match self.layers.get(layer + 1).map(Image::virtual_size) {
                 Some(end) if !last && offset < end => length = length.min(end - offset),
                 _ => {
-                    let kind = ExtentKind::Zero { offset: None };
-                    let extent = Extent { start: offset, length, kind, file: FileIndex::OWN };
+                    let extent = Extent { length, kind: ExtentKind::Zero { offset: reserved }, ..extent };
                     return Ok(Mapping { extent, layer, allocated: last });
                 }
             }

@@ -13,7 +13,7 @@ impl FileIndex {
     pub const DATA_FILE: Self = Self(1);
 
     /// The file behind the reference at this position of [`Image::references`](crate::Image::references).
-    pub(crate) fn of_reference(position: usize) -> Option<Self> {
+    pub fn of_reference(position: usize) -> Option<Self> {
         Some(Self(u32::try_from(position).ok()?.checked_add(1)?))
     }
 
@@ -40,14 +40,22 @@ pub struct Extent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExtentKind {
     /// Not in this image: the backing file decides, and without one the bytes are zero.
-    Unallocated,
+    Unallocated {
+        /// File offset in bytes of the space that is set aside for the run: other parts of its cluster were written.
+        offset: Option<u64>,
+    },
     /// Reads as zeros, whatever lies below.
     Zero {
-        /// File offset in bytes of the space that is set aside for the run, be it preallocated clusters or a hole.
+        /// File offset in bytes of the space that is set aside for the run; in a raw image that of the hole.
         offset: Option<u64>,
     },
     /// Stored as they are at this offset of the file, contiguous for the whole run.
     Data {
+        /// File offset in bytes of the first byte of the run.
+        offset: u64,
+    },
+    /// As data, but where it would be stored the file has a hole, or has ended: zeros.
+    Hole {
         /// File offset in bytes of the first byte of the run.
         offset: u64,
     },
@@ -74,7 +82,11 @@ impl Extent {
             ExtentKind::Zero { offset: Some(offset) } => {
                 ExtentKind::Zero { offset: offset.checked_add(skip) }
             }
+            ExtentKind::Unallocated { offset: Some(offset) } => {
+                ExtentKind::Unallocated { offset: offset.checked_add(skip) }
+            }
             ExtentKind::Data { offset } => ExtentKind::Data { offset: offset.checked_add(skip)? },
+            ExtentKind::Hole { offset } => ExtentKind::Hole { offset: offset.checked_add(skip)? },
             other => other,
         };
         Some(Self { start: offset, length: self.length - skip, kind, file: self.file })
@@ -95,6 +107,10 @@ mod tests {
         assert_eq!(data.part_from(150), None);
         let zero = run(0, 9, ExtentKind::Zero { offset: Some(5) });
         assert_eq!(zero.part_from(4), Some(run(4, 5, ExtentKind::Zero { offset: Some(9) })));
+        let reserved = run(0, 9, ExtentKind::Unallocated { offset: Some(5) });
+        assert_eq!(reserved.part_from(4), Some(run(4, 5, ExtentKind::Unallocated { offset: Some(9) })));
+        let hole = run(0, 9, ExtentKind::Hole { offset: 5 });
+        assert_eq!(hole.part_from(4), Some(run(4, 5, ExtentKind::Hole { offset: 9 })));
         let compressed = run(0, 9, ExtentKind::Compressed { offset: 5, length: 6 });
         assert_eq!(compressed.part_from(4), Some(run(4, 5, compressed.kind)));
         let elsewhere = Extent { file: FileIndex::of_reference(2).unwrap(), ..data };

@@ -31,7 +31,7 @@ impl Place {
     /// is invalid.
     pub(crate) fn extent(self, start: u64, within: u64, length: u64) -> Option<Extent> {
         let kind = match self {
-            Self::Unallocated => ExtentKind::Unallocated,
+            Self::Unallocated => ExtentKind::Unallocated { offset: None },
             Self::Zero => ExtentKind::Zero { offset: None },
             Self::Data(offset) => ExtentKind::Data { offset: offset.checked_add(within)? },
             Self::Compressed { offset, length } => ExtentKind::Compressed { offset, length },

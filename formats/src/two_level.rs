@@ -119,14 +119,14 @@ impl<C: Scheme> TwoLevel<C> {
             let table = self.l1.from(storage, index)?.first().map_or(0, |entry| entry.value());
             if table == 0 {
                 let end = end_of(self.l1.find(storage, index, |entry| entry != 0)?);
-                return Ok(Extent::own(offset, end - offset, ExtentKind::Unallocated));
+                return Ok(Extent::own(offset, end - offset, ExtentKind::Unallocated { offset: None }));
             }
             self.check_table(storage.len(), index, table)?;
             match self.scan.table(storage, index, table, ENTRY_LEN << self.geometry.l2_bits)? {
                 Verdict::Read => {}
                 Verdict::Hole => {
                     let length = end_of(index + 1) - offset;
-                    return Ok(Extent::own(offset, length, ExtentKind::Unallocated));
+                    return Ok(Extent::own(offset, length, ExtentKind::Unallocated { offset: None }));
                 }
                 Verdict::TooMany => {
                     return Err(corrupt("L2 tables are used more than once".into(), "L1 table"));

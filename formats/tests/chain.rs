@@ -16,13 +16,15 @@ struct Run {
     depth: usize,
     present: bool,
     zero: bool,
+    data: bool,
     offset: Option<u64>,
 }
 
 fn push(runs: &mut Vec<Run>, run: Run) {
     if let Some(last) = runs.last_mut() {
         assert_eq!(last.start + last.length, run.start, "a gap in the map");
-        let alike = (last.depth, last.present, last.zero) == (run.depth, run.present, run.zero);
+        let alike =
+            (last.depth, last.present, last.zero, last.data) == (run.depth, run.present, run.zero, run.data);
         let goes_on = match (last.offset, run.offset) {
             (Some(first), Some(next)) => first + last.length == next,
             (first, next) => first == next,
@@ -63,14 +65,15 @@ fn map(chain: &mut Chain<FileStorage>) -> Vec<Run> {
         assert_eq!(extent.start, offset);
         assert!(extent.length >= 1 && extent.length <= size - offset);
         let layer = &chain.layers()[mapping.layer];
-        let (zero, place) = match extent.kind {
-            ExtentKind::Zero { offset } => (true, offset),
-            ExtentKind::Data { offset } => (false, layer.reports_block_status().then_some(offset)),
-            ExtentKind::Compressed { .. } => (false, None),
-            ExtentKind::Unallocated => panic!("some layer decides"),
+        let (zero, data, place) = match extent.kind {
+            ExtentKind::Zero { offset } => (true, false, offset),
+            ExtentKind::Hole { offset } => (true, true, Some(offset)),
+            ExtentKind::Data { offset } => (false, true, layer.reports_block_status().then_some(offset)),
+            ExtentKind::Compressed { .. } => (false, true, None),
+            ExtentKind::Unallocated { .. } => panic!("some layer decides"),
         };
         let (depth, present) = (mapping.layer, mapping.allocated);
-        let run = Run { start: offset, length: extent.length, depth, present, zero, offset: place };
+        let run = Run { start: offset, length: extent.length, depth, present, zero, data, offset: place };
         push(&mut runs, run);
         offset += extent.length;
     }
@@ -94,6 +97,7 @@ fn qemu_map(path: &Path) -> Vec<Run> {
                 depth: usize::try_from(number("depth").unwrap()).unwrap(),
                 present: flag("present"),
                 zero: flag("zero"),
+                data: flag("data"),
                 offset: number("offset"),
             },
         );

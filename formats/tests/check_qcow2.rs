@@ -89,7 +89,7 @@ fn content(bytes: &[u8]) -> Option<Vec<u8>> {
             ExtentKind::Compressed { offset, .. } => {
                 run.iter_mut().zip(offset.to_le_bytes()).for_each(|(byte, place)| *byte = place);
             }
-            ExtentKind::Zero { .. } | ExtentKind::Unallocated => {}
+            ExtentKind::Zero { .. } | ExtentKind::Hole { .. } | ExtentKind::Unallocated { .. } => {}
         }
         offset += extent.length;
     }

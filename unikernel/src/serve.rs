@@ -5,7 +5,7 @@ use alloc::{boxed::Box, format, vec, vec::Vec};
 use drivers::Block;
 use protocol::{
     Answer, CheckRequest, CommandHeader, ErrorKind, ErrorRecord, FileFacts, HEADER_LENGTH, InfoRequest,
-    InspectRequest, MeasureRequest, Need, Op, OptionsRequest, Part, Record, Reply,
+    InspectRequest, MapRequest, MeasureRequest, Need, Op, OptionsRequest, Part, Record, Reply,
 };
 use serde::Deserialize;
 
@@ -80,6 +80,12 @@ fn dispatch(op: Op, payload: &[u8], files: &mut Attached) -> Result<Answer, Erro
             let request_id = files.request_id;
             let mut tell = |part| tell(request_id, Part::Inspect(part));
             ops::inspect::run(&request, files, &mut tell).map(|answer| Answer::Inspect(Box::new(answer)))
+        }
+        Op::Map => {
+            let request: MapRequest = parse(payload)?;
+            let request_id = files.request_id;
+            let mut tell = |part| tell(request_id, Part::Map(part));
+            ops::map::run(&request, files, &mut tell).map(Answer::Map)
         }
         Op::Reply => Err(ErrorRecord::new(ErrorKind::Usage, "a reply to nothing")),
     }

@@ -61,6 +61,9 @@ impl Disk {
     }
 }
 
+/// Bytes of data for each byte of tables in the usual image: qcow2 with clusters of 64 KiB.
+pub const DATA_PER_TABLE: u64 = 65536 / 8;
+
 /// Who does the disks' I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IoMode {
@@ -76,6 +79,11 @@ impl IoMode {
     pub fn for_reading(bytes: u64) -> Self {
         const LONG: u64 = 64 << 20;
         if bytes < LONG { Self::Inline } else { Self::Threaded }
+    }
+
+    /// The mode for a command that reads the tables of an image that takes this many bytes of disk space.
+    pub fn for_tables(allocated: u64) -> Self {
+        Self::for_reading(allocated / DATA_PER_TABLE)
     }
 }
 
@@ -126,11 +134,12 @@ impl Command {
     }
 }
 
-/// Takes the parts of an answer one by one as they come. An error ends the command.
-pub type Consumer<'a> = dyn FnMut(Part) -> Result<(), Error> + 'a;
+/// Takes the parts of an answer one by one as they come, with the files that the guest has by then. An error ends the
+/// command.
+pub type Consumer<'a> = dyn FnMut(Part, &References) -> Result<(), Error> + 'a;
 
 /// The [`Consumer`] for operations that answer in one piece.
-pub fn no_parts(_: Part) -> Result<(), Error> {
+pub fn no_parts(_: Part, _: &References) -> Result<(), Error> {
     Err(StreamError::Operation.into())
 }
 
@@ -283,7 +292,7 @@ fn converse(
                 Event::Ended(outcome) => {
                     return outcome.map_err(|record| answers.error(record));
                 }
-                Event::Part(part) => (answers.consumer)(part)?,
+                Event::Part(part) => (answers.consumer)(part, answers.references)?,
                 Event::Length { disk, length } => answers.set_length(&disk, length)?,
                 Event::Need(need) => {
                     let reply = match answers.references.answer(&need) {

@@ -65,7 +65,11 @@ fn read_all(input: &[u8], format: Format) {
         let length = extent.length.min(64);
         for within in [0, extent.length - length] {
             let read = image.read_extent(&extent, within, &mut buffer[..length as usize]);
-            if matches!(extent.kind, ExtentKind::Unallocated | ExtentKind::Zero { .. }) {
+            let zero = matches!(
+                extent.kind,
+                ExtentKind::Unallocated { .. } | ExtentKind::Zero { .. } | ExtentKind::Hole { .. }
+            );
+            if zero {
                 read.expect("nothing to read");
                 assert!(buffer[..length as usize].iter().all(|&byte| byte == 0));
             }

@@ -83,7 +83,11 @@ pub fn walk(image: &mut Image<Liar>) {
         let Ok(extent) = image.extent_at(offset) else { break };
         assert_eq!(extent.start, offset, "an extent starts where it was asked for");
         assert!(extent.length >= 1 && extent.length <= size - offset, "an extent lies inside the disk");
-        if let ExtentKind::Data { offset: at } | ExtentKind::Zero { offset: Some(at) } = extent.kind {
+        if let ExtentKind::Data { offset: at }
+        | ExtentKind::Hole { offset: at }
+        | ExtentKind::Zero { offset: Some(at) }
+        | ExtentKind::Unallocated { offset: Some(at) } = extent.kind
+        {
             assert!(at.checked_add(extent.length).is_some(), "file offsets do not wrap");
         }
         assert!(

@@ -40,7 +40,7 @@ impl<S: Storage> Image<S> {
             return Err(Error::new(ErrorKind::Limit, "offset", "Offset is beyond the end of the extent"));
         }
         match extent.kind {
-            ExtentKind::Unallocated | ExtentKind::Zero { .. } => {
+            ExtentKind::Unallocated { .. } | ExtentKind::Zero { .. } | ExtentKind::Hole { .. } => {
                 buf.fill(0);
                 Ok(())
             }

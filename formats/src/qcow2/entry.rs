@@ -18,7 +18,8 @@ pub(super) const COMPRESSED_SECTOR: u64 = 512;
 /// What an entry says. Offsets are those of the whole cluster in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    Unallocated,
+    /// Not in the image; the offset of the space set aside, if any.
+    Unallocated(Option<u64>),
     /// Reads as zeros; the offset of the space set aside, if any.
     Zero(Option<u64>),
     Data(u64),
@@ -32,7 +33,8 @@ impl Kind {
     /// What the entry `distance` bytes further on would say if it went on with this one's run.
     pub(super) fn advanced(self, distance: u64) -> Option<Self> {
         match self {
-            Self::Unallocated | Self::Zero(None) => Some(self),
+            Self::Unallocated(None) | Self::Zero(None) => Some(self),
+            Self::Unallocated(Some(offset)) => Some(Self::Unallocated(Some(offset + distance))),
             Self::Zero(Some(offset)) => Some(Self::Zero(Some(offset + distance))),
             Self::Data(offset) => Some(Self::Data(offset + distance)),
             Self::Compressed(_) | Self::Invalid => None,
@@ -84,7 +86,7 @@ impl Decoder {
         } else if self.is_data(descriptor) {
             (Kind::Data(offset), rest)
         } else {
-            (Kind::Unallocated, rest)
+            (Kind::Unallocated(None), rest)
         }
     }
 
@@ -104,7 +106,8 @@ impl Decoder {
         } else if (allocated >> first) & 1 != 0 {
             (Kind::Data(offset), (!(allocated >> first)).trailing_zeros())
         } else {
-            (Kind::Unallocated, ((zero | allocated) >> first).trailing_zeros())
+            let reserved = has_cluster.then_some(offset);
+            (Kind::Unallocated(reserved), ((zero | allocated) >> first).trailing_zeros())
         };
         (kind, same.min(rest))
     }
@@ -137,8 +140,8 @@ mod tests {
 
     #[test]
     fn standard_entries() {
-        assert_eq!(standard(0), Kind::Unallocated);
-        assert_eq!(standard(COPIED), Kind::Unallocated);
+        assert_eq!(standard(0), Kind::Unallocated(None));
+        assert_eq!(standard(COPIED), Kind::Unallocated(None));
         assert_eq!(standard(1), Kind::Zero(None));
         assert_eq!(standard(COPIED | 0x5_0001), Kind::Zero(Some(0x5_0000)));
         assert_eq!(standard(COPIED | 0x5_0000), Kind::Data(0x5_0000));
@@ -153,12 +156,12 @@ mod tests {
             let bitmap = u64::from(zero) << 32 | u64::from(allocated);
             extended.decode(&[U64::new(descriptor), U64::new(bitmap)], first)
         };
-        assert_eq!(at(0, 0, 0, 3), (Kind::Unallocated, 29));
-        assert_eq!(at(0, 0xf0, 0, 0), (Kind::Unallocated, 4));
+        assert_eq!(at(0, 0, 0, 3), (Kind::Unallocated(None), 29));
+        assert_eq!(at(0, 0xf0, 0, 0), (Kind::Unallocated(None), 4));
         assert_eq!(at(0, 0xf0, 0, 5), (Kind::Zero(None), 3));
         assert_eq!(at(0x5_0000, 0xf0, 0x0f, 0), (Kind::Data(0x5_0000), 4));
         assert_eq!(at(0x5_0000, 0xf0, 0x0f, 4), (Kind::Zero(Some(0x5_0000)), 4));
-        assert_eq!(at(0x5_0000, 0xf0, 0x0f, 8), (Kind::Unallocated, 24));
+        assert_eq!(at(0x5_0000, 0xf0, 0x0f, 8), (Kind::Unallocated(Some(0x5_0000)), 24));
         assert_eq!(at(0x5_0000, 0, u32::MAX, 0), (Kind::Data(0x5_0000), 32));
         assert_eq!(at(0x5_0000, 0, 1 << 31, 31), (Kind::Data(0x5_0000), 1));
         assert_eq!(at(0x5_0000, 1 << 31, 1 << 31, 0), (Kind::Invalid, 32));

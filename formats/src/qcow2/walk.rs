@@ -110,7 +110,7 @@ impl Walk {
             .regions
             .at(data, host, extent.length)
             .map_err(|error| Error::from(error).in_file(extent.file))?;
-        let kind = if run.zero { ExtentKind::Zero { offset: Some(host) } } else { extent.kind };
+        let kind = if run.zero { ExtentKind::Hole { offset: host } } else { extent.kind };
         Ok(Extent { start: offset, length: run.length, kind, file: extent.file })
     }
 
@@ -139,14 +139,15 @@ impl Walk {
                         false => header.virtual_size(),
                     };
                     let length = end.min(header.virtual_size()) - offset;
-                    return Ok(Extent::own(offset, length, ExtentKind::Unallocated));
+                    return Ok(Extent::own(offset, length, ExtentKind::Unallocated { offset: None }));
                 }
                 self.l1.check_l2(header, storage.len(), l1_index, table)?;
                 match self.scan.table(storage, l1_index, table, header.cluster_bits().size())? {
                     Verdict::Read => {}
                     Verdict::Hole => {
                         let end = ((l1_index + 1) << coverage_bits).min(header.virtual_size());
-                        return Ok(Extent::own(offset, end - offset, ExtentKind::Unallocated));
+                        let kind = ExtentKind::Unallocated { offset: None };
+                        return Ok(Extent::own(offset, end - offset, kind));
                     }
                     Verdict::TooMany => return Err(L1::too_many_l2()),
                 }
@@ -198,7 +199,11 @@ impl Walk {
         let length = ((run << subcluster_bits) - within_subcluster).min(end - offset);
         let kind = extent_kind(header, decoder, kind, &Place { offset, table, index, descriptor })?;
         let file = match kind {
-            ExtentKind::Data { .. } | ExtentKind::Zero { offset: Some(_) } if header.has_data_file() => {
+            ExtentKind::Data { .. }
+            | ExtentKind::Zero { offset: Some(_) }
+            | ExtentKind::Unallocated { offset: Some(_) }
+                if header.has_data_file() =>
+            {
                 FileIndex::DATA_FILE
             }
             _ => FileIndex::OWN,
@@ -231,7 +236,7 @@ fn extent_kind(header: &Header, decoder: Decoder, kind: Kind, place: &Place) -> 
             let (offset, length) = decoder.compressed(descriptor);
             return Ok(ExtentKind::Compressed { offset, length });
         }
-        Kind::Unallocated | Kind::Zero(_) | Kind::Data(_) => {}
+        Kind::Unallocated(_) | Kind::Zero(_) | Kind::Data(_) => {}
     }
     let host = place.descriptor & OFFSET_MASK;
     if !header.cluster_bits().aligned(host) {
@@ -249,7 +254,8 @@ fn extent_kind(header: &Header, decoder: Decoder, kind: Kind, place: &Place) -> 
     Ok(match kind {
         Kind::Zero(offset) => ExtentKind::Zero { offset: offset.map(|offset| offset + within) },
         Kind::Data(offset) => ExtentKind::Data { offset: offset + within },
-        _ => ExtentKind::Unallocated,
+        Kind::Unallocated(offset) => ExtentKind::Unallocated { offset: offset.map(|offset| offset + within) },
+        Kind::Compressed(_) | Kind::Invalid => ExtentKind::Unallocated { offset: None },
     })
 }
 

@@ -81,7 +81,7 @@ impl Vdi {
             return Ok(extent);
         }
         let run = self.regions.at(storage, host, extent.length)?;
-        let kind = if run.zero { ExtentKind::Zero { offset: Some(host) } } else { extent.kind };
+        let kind = if run.zero { ExtentKind::Hole { offset: host } } else { extent.kind };
         Ok(Extent::own(offset, run.length, kind))
     }
 

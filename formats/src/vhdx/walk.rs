@@ -157,7 +157,7 @@ impl Walk {
         }
         let length = blocks.saturating_mul(block_size).saturating_sub(within).min(rest);
         let kind = match first {
-            Block::Unallocated => ExtentKind::Unallocated,
+            Block::Unallocated => ExtentKind::Unallocated { offset: None },
             Block::Zero => ExtentKind::Zero { offset: None },
             Block::Data(start) | Block::Partial(start) => ExtentKind::Data { offset: start + within },
         };
@@ -195,7 +195,11 @@ impl Walk {
         let first = block % ratio * (block_size / sector_size) + within / sector_size;
         let (here, same) = self.bitmap.run(storage, bitmap, first, sectors)?;
         let length = same.saturating_mul(sector_size).saturating_sub(within % sector_size).min(length);
-        let kind = if here { ExtentKind::Data { offset: start + within } } else { ExtentKind::Unallocated };
+        let kind = if here {
+            ExtentKind::Data { offset: start + within }
+        } else {
+            ExtentKind::Unallocated { offset: None }
+        };
         Ok(Extent::own(offset, length, kind))
     }
 }

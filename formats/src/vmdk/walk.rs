@@ -101,8 +101,7 @@ impl Walk {
             .regions
             .at(storage, offset, place.end - place.offset)
             .map_err(|error| Error::from(error).in_file(place.file))?;
-        let kind =
-            if run.zero { ExtentKind::Zero { offset: Some(offset) } } else { ExtentKind::Data { offset } };
+        let kind = if run.zero { ExtentKind::Hole { offset } } else { ExtentKind::Data { offset } };
         Ok(Extent { start: place.offset, length: run.length, kind, file: place.file })
     }
 
@@ -126,7 +125,7 @@ impl Walk {
                     let next = self.skip_empty(storage, sparse, place.file, index)?;
                     let end = next.saturating_mul(coverage).saturating_sub(place.within);
                     let length = end.min(place.end - place.offset);
-                    let kind = ExtentKind::Unallocated;
+                    let kind = ExtentKind::Unallocated { offset: None };
                     return Ok(Extent::own(place.offset, length, kind));
                 }
                 if self.scan.0 != place.file {
@@ -137,7 +136,11 @@ impl Walk {
                     Verdict::Hole => {
                         let end = (index + 1).saturating_mul(coverage).saturating_sub(place.within);
                         let length = end.min(place.end - place.offset);
-                        return Ok(Extent::own(place.offset, length, ExtentKind::Unallocated));
+                        return Ok(Extent::own(
+                            place.offset,
+                            length,
+                            ExtentKind::Unallocated { offset: None },
+                        ));
                     }
                     Verdict::TooMany => {
                         return Err(corrupt("grain directory", "Grain tables are used more than once"));
@@ -272,7 +275,7 @@ impl Walk {
         }
         let length = (run - skip).min(place.end - place.offset);
         let kind = match grain {
-            Grain::Unallocated => ExtentKind::Unallocated,
+            Grain::Unallocated => ExtentKind::Unallocated { offset: None },
             Grain::Zero => ExtentKind::Zero { offset: None },
             Grain::Data(offset) => ExtentKind::Data { offset: offset + skip },
             Grain::Compressed(offset) => {
@@ -286,7 +289,7 @@ impl Walk {
         };
         let file = match kind {
             ExtentKind::Data { .. } | ExtentKind::Compressed { .. } => place.file,
-            ExtentKind::Unallocated | ExtentKind::Zero { .. } => FileIndex::OWN,
+            _ => FileIndex::OWN,
         };
         Ok(Extent { start: place.offset, length, kind, file })
     }

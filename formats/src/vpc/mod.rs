@@ -127,11 +127,7 @@ impl Vpc {
             Layout::Blocks { header, walk, .. } => walk.extent_at(storage, header, virtual_size, offset),
             Layout::Fixed(regions) => {
                 let run = regions.at(storage, offset, virtual_size - offset)?;
-                let kind = if run.zero {
-                    ExtentKind::Zero { offset: Some(offset) }
-                } else {
-                    ExtentKind::Data { offset }
-                };
+                let kind = if run.zero { ExtentKind::Hole { offset } } else { ExtentKind::Data { offset } };
                 Ok(Extent::own(offset, run.length, kind))
             }
         }

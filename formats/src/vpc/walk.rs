@@ -109,7 +109,7 @@ impl Walk {
             let blocks = entries.iter().take_while(|entry| entry.get() == UNUSED).count().max(1) as u64;
             let length = blocks.saturating_mul(block_size).saturating_sub(within).min(rest);
             let kind = match self.bitmap {
-                Some(_) => ExtentKind::Unallocated,
+                Some(_) => ExtentKind::Unallocated { offset: None },
                 None => ExtentKind::Zero { offset: None },
             };
             return Ok(Extent::own(offset, length, kind));
@@ -122,7 +122,7 @@ impl Walk {
         let sectors = (within + length).div_ceil(SECTOR) - within / SECTOR;
         let (here, same) = bitmap.run(storage, place, within / SECTOR, sectors)?;
         let length = same.saturating_mul(SECTOR).saturating_sub(within % SECTOR).min(length);
-        Ok(Extent::own(offset, length, if here { data } else { ExtentKind::Unallocated }))
+        Ok(Extent::own(offset, length, if here { data } else { ExtentKind::Unallocated { offset: None } }))
     }
 }
 

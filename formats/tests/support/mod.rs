@@ -200,8 +200,8 @@ pub enum Kind {
 impl Kind {
     pub fn of(kind: ExtentKind) -> Self {
         match kind {
-            ExtentKind::Unallocated => Self::Unallocated,
-            ExtentKind::Zero { .. } => Self::Zero,
+            ExtentKind::Unallocated { .. } => Self::Unallocated,
+            ExtentKind::Zero { .. } | ExtentKind::Hole { .. } => Self::Zero,
             ExtentKind::Data { offset } => Self::Data(offset),
             ExtentKind::Compressed { .. } => Self::Compressed,
         }

@@ -32,6 +32,9 @@ pub enum Op {
     /// What an image says of itself: [`InfoRequest`](crate::InfoRequest) to [`ImageInfo`](crate::ImageInfo), with
     /// [parts](crate::InfoPart) before it.
     Info = 4,
+    /// Where the bytes of a disk come from: [`MapRequest`](crate::MapRequest) to [`MapAnswer`](crate::MapAnswer), with
+    /// the extents in [parts](crate::MapPart) before it.
+    Map = 5,
     /// Whether an image is consistent: [`CheckRequest`](crate::CheckRequest) to [`CheckAnswer`](crate::CheckAnswer),
     /// with [parts](crate::CheckPart) before it.
     Check = 6,
@@ -49,6 +52,7 @@ impl TryFrom<u16> for Op {
             2 => Ok(Self::Reply),
             3 => Ok(Self::Options),
             4 => Ok(Self::Info),
+            5 => Ok(Self::Map),
             6 => Ok(Self::Check),
             7 => Ok(Self::Inspect),
             other => Err(HeaderError::UnknownOp(other)),

@@ -14,6 +14,7 @@ pub mod handover;
 mod header;
 mod info;
 mod inspect;
+mod map;
 mod measure;
 pub mod options;
 mod profile;
@@ -34,6 +35,7 @@ pub use inspect::{
     Code, Finding, InspectAnswer, InspectPart, InspectRequest, InspectedImage, MAX_FINDINGS, MappingInfo,
     ReferenceInfo, SignatureInfo, Weight,
 };
+pub use map::{MapAnswer, MapError, MapKind, MapPart, MapReader, MapRequest, MapRun, MapWriter};
 pub use measure::{MeasureAnswer, MeasureRequest, MeasureSubject};
 pub use options::{OptionLine, OptionType, OptionsAnswer, OptionsRequest};
 pub use profile::QemuVersion;

@@ -12,8 +12,8 @@ use alloc::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CheckAnswer, CheckPart, ImageInfo, InfoPart, InspectAnswer, InspectPart, MeasureAnswer, Need,
-    OptionsAnswer,
+    CheckAnswer, CheckPart, ImageInfo, InfoPart, InspectAnswer, InspectPart, MapAnswer, MapPart,
+    MeasureAnswer, Need, OptionsAnswer,
 };
 
 /// Longest record in bytes, its newline not counted.
@@ -73,6 +73,8 @@ pub enum Part {
     Check(CheckPart),
     /// Of [`Op::Inspect`](crate::Op::Inspect).
     Inspect(InspectPart),
+    /// Of [`Op::Map`](crate::Op::Map).
+    Map(MapPart),
 }
 
 /// The answer of an operation.
@@ -89,6 +91,8 @@ pub enum Answer {
     Check(CheckAnswer),
     /// Of [`Op::Inspect`](crate::Op::Inspect).
     Inspect(Box<InspectAnswer>),
+    /// Of [`Op::Map`](crate::Op::Map).
+    Map(MapAnswer),
 }
 
 /// The class of a failure; stable, for callers to match on.

@@ -3,5 +3,7 @@
 pub mod check;
 pub mod info;
 pub mod inspect;
+pub mod map;
 pub mod measure;
 pub mod options;
+mod status;

@@ -206,7 +206,7 @@ impl Check {
         let command = Command { disks, references, io, max_answer, ..common::command(Op::Check, &request)? };
         let output = Output::of(&self.output);
         let human = output == Output::Human && !self.quiet;
-        let finished = terms.launch(command, name, &mut |part| match part {
+        let finished = terms.launch(command, name, &mut |part, _| match part {
             Part::Check(CheckPart::Lines(lines)) => {
                 report::complain(&report::check::lines(&lines));
                 Ok(())

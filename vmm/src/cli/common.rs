@@ -21,7 +21,7 @@ use crate::{
     error::Error,
     launch::{self, Command, Consumer, Finished, Limits},
     machine::{MAX_MEMORY, MIN_MEMORY},
-    records::StreamError,
+    records::{MAX_ANSWER, StreamError},
     references::Directory,
     report::{Failure, Speaker, escape, escape_name, reason},
     sandbox::{Layer, Sandbox, SandboxOptions},
@@ -35,6 +35,9 @@ const MAX_TIMEOUT: u64 = 24 * 60 * 60;
 
 /// How much memory the guest has when nobody says.
 pub const DEFAULT_MEMORY: Memory = Memory(64 << 20);
+
+/// Most bytes of text that come of a byte of the guest's answer.
+const TEXT: u64 = 16;
 
 /// What all commands' option tables have in common: the options qemu-img does not know.
 pub const OWN: [Exception; 5] = [
@@ -189,14 +192,7 @@ impl Terms {
     }
 }
 
-/// What asks the guest for `request`.
-pub fn command(op: Op, request: &impl Serialize) -> Result<Command, Failure> {
-    let payload = serde_json::to_vec(request)
-        .map_err(|error| Failure::usage(format!("Could not encode the command: {error}")))?;
-    Ok(Command::new(op, payload))
-}
-
-/// getopt's complaint about the options of a command that had its own words for that before 10.0.
+/// getopt's complaint about the options of `command`, which had its own words before 10.0.
 pub fn grammar(command: &'static str, error: &ArgvError, profile: QemuVersion) -> Failure {
     if profile >= QemuVersion::V10_0 {
         return Failure::grammar(command, error.to_string());
@@ -211,6 +207,13 @@ pub fn grammar(command: &'static str, error: &ArgvError, profile: QemuVersion) -
         ArgvError::Encoding(_) => error.to_string(),
     }))
     .try_help("")
+}
+
+/// What asks the guest for `request`.
+pub fn command(op: Op, request: &impl Serialize) -> Result<Command, Failure> {
+    let payload = serde_json::to_vec(request)
+        .map_err(|error| Failure::usage(format!("Could not encode the command: {error}")))?;
+    Ok(Command::new(op, payload))
 }
 
 /// The guest answered something else than it was asked.
@@ -233,6 +236,7 @@ fn launch(
     let options = SandboxOptions {
         as_qemu_img: speaker.as_qemu_img,
         references: !command.references.directories().is_empty(),
+        more_output: (command.max_answer - MAX_ANSWER.min(command.max_answer)).saturating_mul(TEXT),
         writable: command.disks.iter().any(|disk| disk.capacity.is_some()),
     };
     let sandbox = Sandbox::new(options);

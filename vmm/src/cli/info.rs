@@ -180,12 +180,10 @@ impl Info {
         };
         let command = Command { disks, references, ..common::command(Op::Info, &request)? };
         let mut parts = Vec::new();
-        let finished = terms.launch(command, name, &mut |part| match part {
-            Part::Info(part) => {
-                parts.push(part);
-                Ok(())
-            }
-            _ => Err(StreamError::Operation.into()),
+        let finished = terms.launch(command, name, &mut |part, _| {
+            let Part::Info(part) = part else { return Err(StreamError::Operation.into()) };
+            parts.push(part);
+            Ok(())
         })?;
         let mut images = images(&finished, parts, &files)?;
         if let Some(first) = images.first_mut() {

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     launch::{Command, IoMode},
     records::StreamError,
+    references::References,
     report::{self, Failure, Speaker, escape, inspect::Inspection},
     verdict::{MAX_VIRTUAL_SIZE, Policy},
 };
@@ -189,7 +190,7 @@ impl Inspect {
         let request = InspectRequest { profile: speaker.profile, source: Box::new(source) };
         let command = Command { disks, io, ..common::command(Op::Inspect, &request)? };
         let mut references = Vec::new();
-        let mut consume = |part| match part {
+        let mut consume = |part, _: &References| match part {
             Part::Inspect(InspectPart::References(more)) => {
                 references.extend(more);
                 Ok(())

@@ -21,16 +21,13 @@ use super::{
     secret, snapshot,
 };
 use crate::{
-    launch::{self, Command, Cpu, Disk, IoMode},
+    launch::{self, Command, Cpu, DATA_PER_TABLE, Disk, IoMode},
     references::References,
     report::{self, Failure, Speaker, escape},
 };
 
 /// The command's name.
 pub const NAME: &str = "measure";
-
-/// Bytes of data for each byte of tables in the usual image: qcow2 with clusters of 64 KiB.
-const DATA_PER_TABLE: u64 = 65536 / 8;
 
 /// Calculate the length of a new image: an empty one of SIZE bytes, or one that holds what FILE holds.
 #[derive(FromArgs, ArgsInfo)]

@@ -10,6 +10,7 @@ mod image;
 mod image_opts;
 mod info;
 mod inspect;
+mod map;
 mod measure;
 mod option_help;
 mod output;
@@ -51,6 +52,7 @@ enum Subcommand {
     Check(check::Check),
     Info(info::Info),
     Inspect(inspect::Inspect),
+    Map(map::Map),
     Measure(measure::Measure),
 }
 
@@ -94,6 +96,7 @@ fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Failur
         Some(info::NAME) => done(info::run(speaker, rest)),
         // qemu-img has no such command.
         Some(inspect::NAME) if !speaker.as_qemu_img => inspect::run(speaker, rest),
+        Some(map::NAME) => done(map::run(speaker, rest)),
         Some(measure::NAME) => done(measure::run(speaker, rest)),
         Some("help") if !speaker.as_qemu_img => done(report::print(&help::<Program>(*speaker, None))),
         _ => Err(Failure::usage(format!("Command not found: {}", escape_name(command))).try_help("")),

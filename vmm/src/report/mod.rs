@@ -7,15 +7,18 @@ mod escape;
 mod failure;
 pub mod info;
 pub mod inspect;
+pub mod map;
 pub mod measure;
 pub mod options;
 mod size_text;
+mod stdout;
 mod tree;
 
 use std::io::{self, Write};
 
 pub use escape::{escape, escape_name};
 pub use failure::{Failure, Speaker};
+pub use stdout::Stdout;
 
 use crate::error::Error;
 

@@ -12,7 +12,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use super::{Layer, SandboxError, SandboxOptions};
 use crate::references::MAX_SLOTS;
 
-/// What a result or a message may add to a stdout or stderr that is a regular file: the most a run prints.
+/// What a result or a message may add to a stdout or stderr that is a regular file: the most a run usually prints.
 const OUTPUT: u64 = 256 << 20;
 
 /// Descriptors of a run that opens referenced files: two a slot, and what was open before.
@@ -27,7 +27,7 @@ pub fn lower(options: SandboxOptions) -> Result<Layer, SandboxError> {
     lower_one("RLIMIT_MSGQUEUE", Resource::RLIMIT_MSGQUEUE, 0)?;
     // No file grows, but for output redirected to one.
     if !options.writable {
-        lower_one("RLIMIT_FSIZE", Resource::RLIMIT_FSIZE, output_size())?;
+        lower_one("RLIMIT_FSIZE", Resource::RLIMIT_FSIZE, output_size(options.more_output))?;
     }
     // No thread or process beyond those that exist (root is exempt from this one; the system call filter is not).
     lower_one("RLIMIT_NPROC", Resource::RLIMIT_NPROC, 0)?;
@@ -46,9 +46,13 @@ fn lower_one(name: &'static str, resource: Resource, value: u64) -> Result<(), S
 }
 
 /// How long a file may get that stdout or stderr goes to; zero when neither is a regular file.
-fn output_size() -> u64 {
+fn output_size(more: u64) -> u64 {
     let (out, err) = (io::stdout(), io::stderr());
-    [out.as_fd(), err.as_fd()].into_iter().filter_map(length_if_regular).max().map_or(0, |end| end + OUTPUT)
+    [out.as_fd(), err.as_fd()]
+        .into_iter()
+        .filter_map(length_if_regular)
+        .max()
+        .map_or(0, |end| end.saturating_add(OUTPUT).saturating_add(more))
 }
 
 fn length_if_regular(fd: BorrowedFd<'_>) -> Option<u64> {

@@ -23,6 +23,8 @@ pub struct SandboxOptions {
     pub writable: bool,
     /// Files that images name may be opened beneath the directories given to [`Sandbox::restrict`].
     pub references: bool,
+    /// How much more than usual the result may add to a file that it is redirected to, in bytes.
+    pub more_output: u64,
     /// Invoked as `qemu-img`: what is printed when a system call is refused speaks under that name.
     pub as_qemu_img: bool,
 }

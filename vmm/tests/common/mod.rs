@@ -2,6 +2,8 @@
 //! name, and the comparison of what the two say.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod random_images;
+
 use std::{
     env,
     ffi::{OsStr, OsString},

@@ -40,8 +40,8 @@ pub fn mapping<S: Storage>(
             }
         };
         let sum = match extent.kind {
-            ExtentKind::Unallocated => &mut info.unallocated,
-            ExtentKind::Zero { .. } => &mut info.zero,
+            ExtentKind::Unallocated { .. } => &mut info.unallocated,
+            ExtentKind::Zero { .. } | ExtentKind::Hole { .. } => &mut info.zero,
             ExtentKind::Data { .. } => &mut info.data,
             ExtentKind::Compressed { .. } => &mut info.compressed,
         };
@@ -76,8 +76,10 @@ impl Walk<'_> {
             return Ok(());
         }
         match extent.kind {
-            ExtentKind::Unallocated | ExtentKind::Zero { offset: None } => {}
-            ExtentKind::Data { offset } | ExtentKind::Zero { offset: Some(offset) } => {
+            ExtentKind::Unallocated { .. } | ExtentKind::Zero { offset: None } => {}
+            ExtentKind::Data { offset }
+            | ExtentKind::Hole { offset }
+            | ExtentKind::Zero { offset: Some(offset) } => {
                 self.inside(extent, offset, extent.length);
                 self.space.take(offset, extent.length);
             }

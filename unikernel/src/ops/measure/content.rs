@@ -105,6 +105,7 @@ fn goes_on(mapping: &Mapping, next: &Mapping) -> bool {
         && match (one.kind, two.kind) {
             (ExtentKind::Zero { offset: None }, ExtentKind::Zero { offset: None }) => true,
             (ExtentKind::Zero { offset: Some(one) }, ExtentKind::Zero { offset: Some(two) })
+            | (ExtentKind::Hole { offset: one }, ExtentKind::Hole { offset: two })
             | (ExtentKind::Data { offset: one }, ExtentKind::Data { offset: two }) => {
                 behind(one) == Some(two)
             }
