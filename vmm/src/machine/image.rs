@@ -23,17 +23,9 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// The pages the segment is mapped with. What is writable shares large pages with the heap behind it: a page that
-    /// is touched for the first time costs more than what it holds. The rest is mapped to the byte of its small pages.
+    /// The pages the segment is mapped with. They are large: a page that is touched for the first time costs more than
+    /// what it holds, and what the others of its access have behind their ends are zeros.
     pub fn mapped_pages(&self) -> Range<u64> {
-        if self.is_writable() { self.large_pages() } else { self.start..self.end }
-    }
-
-    fn is_writable(&self) -> bool {
-        self.access == Some(Access::ReadWrite)
-    }
-
-    fn large_pages(&self) -> Range<u64> {
         self.start / LARGE_PAGE * LARGE_PAGE..self.end.next_multiple_of(LARGE_PAGE)
     }
 }
@@ -58,8 +50,8 @@ impl<'data> Image<'data> {
             .collect::<Result<_, _>>()?;
         let clash = |a: &Segment, b: &Segment| {
             a.access != b.access
-                && a.large_pages().start < b.large_pages().end
-                && b.large_pages().start < a.large_pages().end
+                && a.mapped_pages().start < b.mapped_pages().end
+                && b.mapped_pages().start < a.mapped_pages().end
         };
         if segments.iter().any(|a| segments.iter().any(|b| clash(a, b))) {
             return Err(MachineError::Image("segments of different access share a large page".into()));
@@ -79,8 +71,9 @@ impl<'data> Image<'data> {
 
     /// Copies the segments to their places.
     pub fn load(&self, memory: &GuestMemory) -> Result<(), MachineError> {
-        for segment in self.segments.iter().filter(|segment| !segment.is_writable()) {
-            let pages = segment.large_pages();
+        // Of what is not mapped little is ever touched.
+        for segment in self.segments.iter().filter(|segment| segment.access.is_none()) {
+            let pages = segment.mapped_pages();
             memory.use_small_pages(pages.start, pages.end);
         }
         Elf::load(memory.get(), None, &mut Cursor::new(self.bytes), None)
