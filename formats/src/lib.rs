@@ -47,6 +47,7 @@ pub mod vhdx;
 pub mod vmdk;
 pub mod vpc;
 mod window;
+pub mod write;
 
 pub use access::{Access, Key, OpenOptions};
 pub use area::Area;
