@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use crate::{Error, FileIndex, StorageMut};
+use crate::{Codec, Error, FileIndex, StorageMut};
 
 /// Where bytes of the disk are stored: one after the other in one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,11 @@ pub trait Writer {
     /// data from now on; the caller stores all of them there before [`finish`](Self::finish), or, at the end of a disk that
     /// is not whole units, as many as there are.
     fn allocate(&mut self, offset: u64, length: u64) -> Result<Place, Error>;
+
+    /// How units are compressed, if they can be.
+    fn codec(&self) -> Option<Codec> {
+        None
+    }
 
     /// As [`allocate`](Self::allocate), for the unit at `offset` in compressed form. `stream` is made what is to be stored there,
     /// which may have more around the stream than it came with. `None` if the unit is to be stored as it is: `stream` is not
