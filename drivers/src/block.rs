@@ -1,6 +1,7 @@
 //! The block driver: reads and writes with many requests in flight (virtio 1.2, section 5.2).
 
-use alloc::{boxed::Box, vec};
+use alloc::{boxed::Box, rc::Rc, vec, vec::Vec};
+use core::ops::Range;
 use core::ptr::{NonNull, addr_of, addr_of_mut};
 
 use crate::{
@@ -13,6 +14,9 @@ pub const SECTOR: u64 = 512;
 
 /// Longest single request in bytes; a longer read is several requests in flight at once.
 const MAX_REQUEST: usize = 256 << 10;
+
+/// Longest write in bytes that can be [begun](Block::start_write).
+pub const MAX_WRITE: usize = 2 << 20;
 
 /// Every request is a header, a buffer and a status byte.
 const SEGMENTS: usize = 3;
@@ -87,6 +91,15 @@ impl Data<'_> {
     }
 }
 
+/// A write whose caller has gone on.
+struct Started {
+    token: Token,
+    /// The bytes on the disk.
+    place: Range<u64>,
+    /// Keeps what the device reads.
+    _bytes: Rc<Vec<u8>>,
+}
+
 /// A block device that is up.
 pub struct Block {
     transport: MmioTransport,
@@ -94,6 +107,9 @@ pub struct Block {
     /// One a descriptor: a request uses the slot of the head of its chain.
     slots: Box<[Slot]>,
     sectors: u64,
+    started: Vec<Started>,
+    /// Whether one of those failed that nobody waited for.
+    failed: bool,
 }
 
 impl Block {
@@ -129,7 +145,7 @@ impl Block {
     fn over(transport: MmioTransport, queue: Virtqueue, sectors: u64) -> Self {
         let slot = Slot { header: Header { kind: 0, reserved: 0, sector: 0 }, status: 0 };
         let slots = vec![slot; usize::from(Virtqueue::SIZE)].into_boxed_slice();
-        Self { transport, queue, slots, sectors }
+        Self { transport, queue, slots, sectors, started: Vec::new(), failed: false }
     }
 
     /// Length of the disk in bytes, a multiple of [`SECTOR`].
@@ -152,17 +168,109 @@ impl Block {
     /// Fills `buffer` from byte `offset`; both are whole sectors inside the disk.
     pub fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), BlockError> {
         let sector = self.place(offset, buffer.len())?;
+        self.settle(offset, buffer.len());
         self.transfer(TYPE_IN, sector, Data::In(buffer))
     }
 
     /// Writes `bytes` at byte `offset`; both are whole sectors inside the disk.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), BlockError> {
         let sector = self.place(offset, bytes.len())?;
+        self.settle(offset, bytes.len());
         self.transfer(TYPE_OUT, sector, Data::Out(bytes))
     }
 
-    /// Waits until what was written is on stable storage.
+    /// Begins to write the part `part` of `bytes`, of at most [`MAX_WRITE`] bytes, at byte `offset`: whole sectors inside the
+    /// disk. The bytes stay as they are until the device has let go of them, which is when nobody else holds them but the
+    /// caller; what becomes of them [`flush`](Self::flush) tells.
+    pub fn start_write(
+        &mut self,
+        offset: u64,
+        bytes: &Rc<Vec<u8>>,
+        part: Range<usize>,
+    ) -> Result<(), BlockError> {
+        let data = bytes.get(part).filter(|data| data.len() <= MAX_WRITE).ok_or(BlockError::Range)?;
+        let sector = self.place(offset, data.len())?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        self.settle(offset, data.len());
+        let place = offset..offset + data.len() as u64;
+        let length = u32::try_from(data.len()).map_err(|_| BlockError::Range)?;
+        let data = Segment { address: data.as_ptr() as u64, length, device_writes: false };
+        let header = Header { kind: TYPE_OUT, reserved: 0, sector };
+        let token = loop {
+            match self.submit(header, Some(data)) {
+                Some(token) => break token,
+                None if self.started.is_empty() => return Err(BlockError::Device),
+                None => self.wait_for_started()?,
+            }
+        };
+        self.started.push(Started { token, place, _bytes: bytes.clone() });
+        self.transport.notify(REQUESTS);
+        Ok(())
+    }
+
+    /// Lets go of what the device is done with. With `wait`, at least one that was begun, if there is any.
+    pub fn reap(&mut self, wait: bool) -> Result<(), BlockError> {
+        if wait && !self.started.is_empty() {
+            self.wait_for_started()?;
+        }
+        while let Some((token, _)) = self.queue.completed().map_err(|BrokenRing| BlockError::Device)? {
+            self.let_go(token);
+        }
+        Ok(())
+    }
+
+    /// Waits until the device has let go of all writes that were begun.
+    pub fn wait(&mut self) -> Result<(), BlockError> {
+        while !self.started.is_empty() {
+            self.wait_for_started()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for one of the writes that were begun.
+    fn wait_for_started(&mut self) -> Result<(), BlockError> {
+        loop {
+            match self.queue.completed() {
+                Ok(Some((token, _))) => {
+                    self.let_go(token);
+                    return Ok(());
+                }
+                Ok(None) => core::hint::spin_loop(),
+                Err(BrokenRing) => return Err(BlockError::Device),
+            }
+        }
+    }
+
+    /// Ends the write that was begun as `token`, if one was.
+    fn let_go(&mut self, token: Token) -> bool {
+        let Some(index) = self.started.iter().position(|started| started.token == token) else {
+            return false;
+        };
+        self.started.swap_remove(index);
+        self.failed |= self.finish(token).is_err();
+        true
+    }
+
+    /// Waits for the writes that were begun in the `length` bytes from `offset` on: the device may do them in any order.
+    fn settle(&mut self, offset: u64, length: usize) {
+        let end = offset.saturating_add(length as u64);
+        let meets = |started: &Started| started.place.start < end && offset < started.place.end;
+        while self.started.iter().any(meets) {
+            if self.wait_for_started().is_err() {
+                self.failed = true;
+                return;
+            }
+        }
+    }
+
+    /// Waits until what was written is on stable storage, and tells whether anything that was begun has failed.
     pub fn flush(&mut self) -> Result<(), BlockError> {
+        self.wait()?;
+        if self.failed {
+            return Err(BlockError::Device);
+        }
         let header = Header { kind: TYPE_FLUSH, reserved: 0, sector: 0 };
         self.submit(header, None).ok_or(BlockError::Device)?;
         self.transport.notify(REQUESTS);
@@ -190,8 +298,14 @@ impl Block {
             while self.submit(header, Some(chunk)).is_none() {
                 // The queue is full: something of ours is in flight, or the ring is broken.
                 self.transport.notify(REQUESTS);
-                outcome = outcome.and(self.wait_for_one());
-                in_flight = in_flight.checked_sub(1).ok_or(BlockError::Device)?;
+                match in_flight.checked_sub(1) {
+                    Some(fewer) => {
+                        outcome = outcome.and(self.wait_for_one());
+                        in_flight = fewer;
+                    }
+                    None if self.started.is_empty() => return Err(BlockError::Device),
+                    None => self.wait_for_started()?,
+                }
             }
             in_flight += 1;
             sector += length / SECTOR;
@@ -212,8 +326,8 @@ impl Block {
             device_writes: false,
         };
         let status = Segment { address: addr_of_mut!(slot.status) as u64, length: 1, device_writes: true };
-        // SAFETY: `transfer` keeps the buffer borrowed until each of its requests has completed (or the device has
-        // proved broken, and with it the machine), and a slot is free again only when its chain is.
+        // SAFETY: `transfer` keeps the buffer borrowed, and `Started` holds it, until each of its requests has completed (or
+        // the device has proved broken, and with it the machine), and a slot is free again only when its chain is.
         unsafe {
             match data {
                 Some(data) => self.queue.submit(&[header, data, status]),
@@ -225,6 +339,7 @@ impl Block {
     fn wait_for_one(&mut self) -> Result<(), BlockError> {
         loop {
             match self.queue.completed() {
+                Ok(Some((token, _))) if self.let_go(token) => {}
                 Ok(Some((token, _))) => return self.finish(token),
                 Ok(None) => core::hint::spin_loop(),
                 Err(BrokenRing) => return Err(BlockError::Device),

@@ -12,7 +12,7 @@ mod console;
 mod mmio;
 mod queue;
 
-pub use block::{Block, BlockError, SECTOR, Serial};
+pub use block::{Block, BlockError, MAX_WRITE, SECTOR, Serial};
 pub use console::Console;
 pub use mmio::{DeviceType, MmioTransport, TransportError};
 pub use queue::Rings;

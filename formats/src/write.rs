@@ -51,6 +51,11 @@ pub trait Writer {
     /// Makes `length` bytes of the disk at `offset` read as zeros, whatever was there and whatever lies below.
     fn zero(&mut self, offset: u64, length: u64) -> Result<(), Error>;
 
+    /// Whether [`encode`](Self::encode) does anything: then zeros, too, are stored as something else.
+    fn encrypts(&self) -> bool {
+        false
+    }
+
     /// Turns bytes of the disk at `offset`, whole sectors, into what is stored at `place`: encrypts them, where the image is
     /// encrypted.
     fn encode(&self, _offset: u64, _place: &Place, _bytes: &mut [u8]) {}

@@ -1,6 +1,7 @@
 //! A virtio-blk disk, with the host's facts about the file behind it, as [`Storage`].
 
-use alloc::{boxed::Box, vec, vec::Vec};
+use alloc::{boxed::Box, rc::Rc, vec, vec::Vec};
+use core::ops::Range;
 
 use drivers::{Block, BlockError, SECTOR};
 use formats::{Region, Storage, StorageError, StorageMut};
@@ -34,6 +35,38 @@ impl Heads {
             }
             None => 0,
         }
+    }
+}
+
+/// A file that writes while its caller goes on.
+pub trait StartWrite: StorageMut {
+    /// As [`StorageMut::write_at`], of the part `part` of `bytes`, at most [`MAX_WRITE`](drivers::MAX_WRITE) bytes. The file
+    /// holds on to the bytes for as long as it needs them; what comes of it [`StorageMut::flush`] tells. Later reads and
+    /// writes of the same place come after it.
+    fn start_write(
+        &mut self,
+        offset: u64,
+        bytes: &Rc<Vec<u8>>,
+        part: Range<usize>,
+    ) -> Result<(), StorageError>;
+
+    /// Lets go of bytes that are written; with `wait`, waits until some are, unless nothing is on its way.
+    fn reap(&mut self, wait: bool) -> Result<(), StorageError>;
+}
+
+/// A file in memory has nothing to wait for.
+impl StartWrite for Vec<u8> {
+    fn start_write(
+        &mut self,
+        offset: u64,
+        bytes: &Rc<Vec<u8>>,
+        part: Range<usize>,
+    ) -> Result<(), StorageError> {
+        self.write_at(offset, bytes.get(part).ok_or(StorageError)?)
+    }
+
+    fn reap(&mut self, _: bool) -> Result<(), StorageError> {
+        Ok(())
     }
 }
 
@@ -120,6 +153,7 @@ impl StorageMut for Disk {
     }
 
     fn flush(&mut self) -> Result<(), StorageError> {
+        self.block.wait().map_err(failed)?;
         if self.host_length != self.length {
             (self.tell_length)(self.length);
             self.host_length = self.length;
@@ -131,12 +165,37 @@ impl StorageMut for Disk {
         if length > self.block.len() {
             return Err(StorageError);
         }
+        self.block.wait().map_err(failed)?;
         (self.tell_length)(length);
         // What is cut off is gone, should the file grow again.
         let kept = length.min(self.head.len() as u64) as usize;
         self.head.get_mut(kept..).unwrap_or_default().fill(0);
         (self.length, self.host_length) = (length, length);
         Ok(())
+    }
+}
+
+impl StartWrite for Disk {
+    fn start_write(
+        &mut self,
+        offset: u64,
+        bytes: &Rc<Vec<u8>>,
+        part: Range<usize>,
+    ) -> Result<(), StorageError> {
+        let data = bytes.get(part.clone()).ok_or(StorageError)?;
+        if !offset.is_multiple_of(SECTOR) || !data.len().is_multiple_of(SECTOR as usize) {
+            return self.write_at(offset, data);
+        }
+        let end = offset.checked_add(data.len() as u64).ok_or(StorageError)?;
+        self.update_head(offset, data);
+        self.block.start_write(offset, bytes, part).map_err(failed)?;
+        self.length = self.length.max(end);
+        self.host_length = self.host_length.max(end);
+        Ok(())
+    }
+
+    fn reap(&mut self, wait: bool) -> Result<(), StorageError> {
+        self.block.reap(wait).map_err(failed)
     }
 }
 
