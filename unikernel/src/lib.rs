@@ -11,6 +11,7 @@ pub mod boot;
 #[cfg(feature = "guest")]
 mod disk;
 pub mod files;
+mod mover;
 pub mod ops;
 mod options;
 #[cfg(feature = "guest")]

@@ -1,0 +1,277 @@
+//! How `qemu-img convert` goes over a disk: in which pieces it asks, and which runs of what it reads it writes.
+//!
+//! Where a cluster comes to lie can depend on it.
+
+use alloc::{borrow::ToOwned, format, vec, vec::Vec};
+use core::ops::Range;
+
+use formats::{Chain, ChainError, ExtentKind, Mapping, Storage};
+use protocol::ErrorRecord;
+
+use crate::source::kind;
+
+/// Unit of zeros, reads and writes, in bytes.
+pub const SECTOR: u64 = 512;
+/// Most bytes that are read at once (`IO_BUF_SIZE`).
+pub const BUFFER: usize = 2 << 20;
+/// Most bytes that one question about an image covers (`BDRV_REQUEST_MAX_BYTES`).
+const MAX_REQUEST: u64 = (1 << 31) - SECTOR;
+
+/// Least run of zeros that is left out inside of data, in sectors; 0 where everything is written (`-S`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SparseSize(u64);
+
+impl SparseSize {
+    /// `bytes` as such a length, in whole sectors.
+    pub fn new(bytes: u64) -> Self {
+        Self(bytes / SECTOR)
+    }
+
+    /// Whether nothing is left out.
+    pub fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Multiples of this many sectors are where data ends and zeros begin, if possible.
+    fn alignment(self) -> u64 {
+        self.0.checked_ilog2().map_or(1, |bits| 1 << bits)
+    }
+}
+
+/// What convert takes a piece of a disk for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Data: to be read, though it may be zeros.
+    Data,
+    /// Zeros.
+    Zero,
+    /// Left to the image below the top one.
+    Below,
+}
+
+/// A run of bytes of a disk that `convert` asks about once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Where it begins on the disk, in bytes.
+    pub start: u64,
+    /// How long it is, in bytes.
+    pub length: u64,
+    /// What it is.
+    pub kind: Kind,
+}
+
+impl Piece {
+    /// Its parts of at most [`BUFFER`] bytes, each `(start, length)`.
+    pub fn parts(self) -> impl Iterator<Item = (u64, usize)> {
+        let end = self.start + self.length;
+        (self.start..end).step_by(BUFFER).map(move |start| {
+            let length = usize::try_from(end - start).unwrap_or(BUFFER).min(BUFFER);
+            (start, length)
+        })
+    }
+}
+
+/// The pieces of a disk, in ascending order.
+#[derive(Debug)]
+pub struct Pieces {
+    /// What is still to come.
+    rest: Range<u64>,
+    cluster: u64,
+    top_only: bool,
+}
+
+impl Pieces {
+    /// Those of the disk of `chain`. With `top_only` what its top leaves to the images below is [`Kind::Below`].
+    pub fn new<S: Storage>(chain: &Chain<S>, top_only: bool) -> Self {
+        let cluster = chain.layers().first().and_then(|top| top.units().cluster).unwrap_or(SECTOR);
+        Self { rest: 0..chain.virtual_size(), cluster, top_only }
+    }
+
+    /// The next one.
+    pub fn next<S: Storage>(&mut self, chain: &mut Chain<S>) -> Result<Option<Piece>, ErrorRecord> {
+        let start = self.rest.start;
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let (kind, mut length) = self.piece(chain, start, (self.rest.end - start).min(MAX_REQUEST))?;
+        let tail = (start + length) % self.cluster;
+        if length > tail {
+            length -= tail;
+        }
+        self.rest.start += length;
+        Ok(Some(Piece { start, length, kind }))
+    }
+
+    /// What the image has at `offset`, and for how many bytes that is one answer, at most `limit`.
+    fn piece<S: Storage>(
+        &self,
+        chain: &mut Chain<S>,
+        offset: u64,
+        limit: u64,
+    ) -> Result<(Kind, u64), ErrorRecord> {
+        let mut mapping = status(chain, offset)?;
+        let kind = match mapping.extent.kind {
+            _ if self.top_only && (mapping.layer > 0 || !mapping.allocated) => Kind::Below,
+            ExtentKind::Data { .. } | ExtentKind::Compressed { .. } => Kind::Data,
+            ExtentKind::Zero { .. } | ExtentKind::Hole { .. } | ExtentKind::Unallocated { .. } => Kind::Zero,
+        };
+        let answers = chain.layers().iter().take(mapping.layer + 1).filter_map(|layer| layer.units().answer);
+        let limit = answers.fold(limit, |limit, answer| limit.min(answer - offset % answer));
+        let mut length = mapping.extent.length;
+        while length < limit {
+            let next = status(chain, offset + length)?;
+            if !goes_on(&mapping, &next) {
+                break;
+            }
+            length += next.extent.length;
+            mapping = next;
+        }
+        Ok((kind, length.min(limit)))
+    }
+}
+
+fn status<S: Storage>(chain: &mut Chain<S>, offset: u64) -> Result<Mapping, ErrorRecord> {
+    chain.status_at(offset).map_err(|ChainError { error, .. }| {
+        let why = "Input/output error";
+        failed(&error, format!("error while reading block status at offset {offset}: {why}"))
+    })
+}
+
+/// Whether `next`, which follows `mapping`, is of one piece with it.
+fn goes_on(mapping: &Mapping, next: &Mapping) -> bool {
+    let (one, two) = (&mapping.extent, &next.extent);
+    let behind = |offset: u64| offset.checked_add(one.length);
+    (mapping.layer, one.file) == (next.layer, two.file)
+        && match (one.kind, two.kind) {
+            (ExtentKind::Zero { offset: None }, ExtentKind::Zero { offset: None }) => true,
+            (ExtentKind::Zero { offset: Some(one) }, ExtentKind::Zero { offset: Some(two) })
+            | (ExtentKind::Hole { offset: one }, ExtentKind::Hole { offset: two })
+            | (ExtentKind::Data { offset: one }, ExtentKind::Data { offset: two }) => {
+                behind(one) == Some(two)
+            }
+            _ => false,
+        }
+}
+
+/// Fills `buffer` with what the disk has from `offset` on.
+pub fn read<S: Storage>(chain: &mut Chain<S>, offset: u64, buffer: &mut [u8]) -> Result<(), ErrorRecord> {
+    chain.read(offset, buffer).map_err(|ChainError { error, .. }| {
+        let why = match error.kind {
+            formats::ErrorKind::Unsupported => &*error.message,
+            _ => "Input/output error",
+        };
+        failed(&error, format!("error while reading at byte {offset}: {why}"))
+    })
+}
+
+fn failed(error: &formats::Error, message: alloc::string::String) -> ErrorRecord {
+    ErrorRecord { field: Some(error.field.to_owned()), ..ErrorRecord::new(kind(error.kind), message) }
+}
+
+/// The runs `[from, to)` of sectors of `buffer` that are written. Its first sector is sector `first` of the disk.
+pub fn runs(buffer: &[u8], first: u64, sparse: SparseSize) -> Vec<(u64, u64)> {
+    let (mut runs, mut sectors) = (vec![], Sectors { buffer, first });
+    while !sectors.buffer.is_empty() {
+        let from = sectors.first;
+        if let Some(to) = sectors.take_until(sparse) {
+            runs.push((from, to));
+        }
+    }
+    runs
+}
+
+/// The sectors still to be looked at.
+struct Sectors<'a> {
+    buffer: &'a [u8],
+    first: u64,
+}
+
+impl Sectors<'_> {
+    /// Steps over the sectors that are written in one request and gives their end; or over those that are not.
+    fn take_until(&mut self, sparse: SparseSize) -> Option<u64> {
+        let least = sparse.0.min(self.count());
+        if !self.take_alike(sparse) {
+            return None;
+        }
+        let (mut end, mut ahead) = (self.first, Sectors { ..*self });
+        while !ahead.buffer.is_empty() {
+            let start = ahead.first;
+            if ahead.take_alike(sparse) {
+                end = ahead.first;
+                *self = Sectors { ..ahead };
+            } else if ahead.first - start >= least {
+                break;
+            }
+        }
+        Some(end)
+    }
+
+    /// Steps over sectors that are alike, all with data or all zero, and tells whether they are to be written. What would
+    /// end between two multiples of the alignment goes with the data.
+    fn take_alike(&mut self, sparse: SparseSize) -> bool {
+        let (whole, alignment) = (self.count(), sparse.alignment());
+        let mut kinds = self.buffer.chunks(SECTOR as usize).map(is_zero);
+        let mut zero = kinds.next().unwrap_or(true);
+        let mut count = 1 + kinds.take_while(|kind| *kind == zero).count() as u64;
+        let tail = (self.first + count) % alignment;
+        if count < whole && tail != 0 {
+            if zero && count <= tail {
+                zero = false;
+            }
+            count = if zero { count - tail } else { (count + alignment - tail).min(whole) };
+        }
+        let bytes = usize::try_from(count * SECTOR).unwrap_or(usize::MAX).min(self.buffer.len());
+        self.buffer = self.buffer.get(bytes..).unwrap_or(&[]);
+        self.first += count;
+        !zero
+    }
+
+    fn count(&self) -> u64 {
+        (self.buffer.len() as u64).div_ceil(SECTOR)
+    }
+}
+
+fn is_zero(sector: &[u8]) -> bool {
+    let (words, rest) = sector.as_chunks::<8>();
+    words.iter().fold(0, |all, word| all | u64::from_ne_bytes(*word)) == 0
+        && rest.iter().all(|&byte| byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The runs written of sectors that are zero where `sectors` has a dot, the first of them being sector `first`.
+    fn written(sectors: &str, first: u64, bytes: u64) -> Vec<(u64, u64)> {
+        let buffer: Vec<u8> =
+            sectors.bytes().flat_map(|sector| [u8::from(sector != b'.'); SECTOR as usize]).collect();
+        runs(&buffer, first, SparseSize::new(bytes))
+    }
+
+    #[test]
+    fn zeros_are_left_out_by_aligned_blocks() {
+        assert_eq!(written("................", 0, 4096), []);
+        assert_eq!(written("xxxxxxxx........", 0, 4096), [(0, 8)]);
+        assert_eq!(written("x...............", 8, 4096), [(8, 16)]);
+        assert_eq!(written("........x.......", 0, 4096), [(8, 16)]);
+        assert_eq!(written(".........x......", 0, 4096), [(8, 16)]);
+        assert_eq!(written(".......x........", 0, 4096), [(0, 8)]);
+    }
+
+    #[test]
+    fn short_runs_of_zeros_inside_of_data_are_written() {
+        assert_eq!(written("x.......xxxxxxxx", 0, 4096), [(0, 16)]);
+        assert_eq!(written("xxxxxxxx........xxxxxxxx", 0, 4096), [(0, 8), (16, 24)]);
+        assert_eq!(written("xxxxxxxx........xxxxxxxx", 0, 8192), [(0, 24)]);
+        assert_eq!(written("xxxxxxxx................x.......", 0, 8192), [(0, 32)]);
+        assert_eq!(written("x.x..x", 0, 512), [(0, 1), (2, 3), (5, 6)]);
+        assert_eq!(written("x.x..x", 0, 1024), [(0, 6)]);
+    }
+
+    #[test]
+    fn the_end_of_a_buffer_is_not_aligned() {
+        assert_eq!(written("....", 3, 4096), []);
+        assert_eq!(written("xx", 3, 4096), [(3, 5)]);
+        assert_eq!(written("x...", 8, 4096), [(8, 12)]);
+    }
+}
