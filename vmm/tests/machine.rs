@@ -47,7 +47,7 @@ fn measure(
     start: DeviceStart,
     limits: &Limits,
 ) -> Result<MeasureAnswer, Error> {
-    let command = Command { disks, io, start, ..Command::new(Op::Measure, payload.to_vec()) };
+    let command = Command { disks: io.for_all(disks), start, ..Command::new(Op::Measure, payload.to_vec()) };
     match run(command, limits, None, &mut no_parts)?.answer {
         Answer::Measure(answer) => Ok(answer),
         other => panic!("{other:?}"),
