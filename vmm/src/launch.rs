@@ -40,12 +40,14 @@ pub struct Disk {
     pub length: u64,
     /// How long the file may become, if the guest may write to it.
     pub capacity: Option<u64>,
+    /// Who does its I/O.
+    pub io: IoMode,
 }
 
 impl Disk {
-    /// A file of `length` bytes to read.
+    /// A file of `length` bytes to read, served in the vCPU's thread.
     pub fn read_only(serial: impl Into<String>, file: File, length: u64) -> Self {
-        Self { serial: serial.into(), file, length, capacity: None }
+        Self { serial: serial.into(), file, length, capacity: None, io: IoMode::Inline }
     }
 
     fn into_file(self) -> Arc<DiskFile> {
@@ -64,12 +66,12 @@ impl Disk {
 /// Bytes of data for each byte of tables in the usual image: qcow2 with clusters of 64 KiB.
 pub const DATA_PER_TABLE: u64 = 65536 / 8;
 
-/// Who does the disks' I/O.
+/// Who does a disk's I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IoMode {
     /// The vCPU's thread, while the guest waits: nothing to set up, for short commands.
     Inline,
-    /// A thread of its own, while the guest computes: for long commands.
+    /// A thread beside it, the same for all such disks, while the guest computes: for long commands.
     Threaded,
 }
 
@@ -84,6 +86,12 @@ impl IoMode {
     /// The mode for a command that reads the tables of an image that takes this many bytes of disk space.
     pub fn for_tables(allocated: u64) -> Self {
         Self::for_reading(allocated / DATA_PER_TABLE)
+    }
+
+    /// `disks`, all of them in this mode.
+    pub fn for_all(self, mut disks: Vec<Disk>) -> Vec<Disk> {
+        disks.iter_mut().for_each(|disk| disk.io = self);
+        disks
     }
 }
 
@@ -106,8 +114,6 @@ pub struct Command {
     pub payload: Vec<u8>,
     /// The disks it may use.
     pub disks: Vec<Disk>,
-    /// Who does their I/O.
-    pub io: IoMode,
     /// Who brings the devices up.
     pub start: DeviceStart,
     /// The instructions the guest finds.
@@ -125,7 +131,6 @@ impl Command {
             op,
             payload,
             disks: Vec::new(),
-            io: IoMode::Inline,
             start: DeviceStart::HandedOver,
             cpu: Cpu::Baseline,
             references: References::denied(),
@@ -206,7 +211,11 @@ pub fn run_guest(
 
     let mut transports = vec![MmioTransport::new(Box::new(Console::new(port.clone())))?];
     let mut files = Vec::new();
+    let mut threaded = Vec::new();
     for disk in command.disks {
+        if disk.io == IoMode::Threaded {
+            threaded.push(transports.len());
+        }
         let (transport, file) = transport(disk)?;
         transports.push(transport);
         files.push(file);
@@ -215,10 +224,7 @@ pub fn run_guest(
     if command.start == DeviceStart::HandedOver {
         bus.bring_up(machine.rings())?;
     }
-    let served = match command.io {
-        IoMode::Inline => vec![],
-        IoMode::Threaded => events_of_disks(&machine, &bus, device_count)?,
-    };
+    let served = events_of_disks(&machine, &bus, &threaded)?;
 
     if let Some(sandbox) = sandbox {
         sandbox.restrict(command.references.directories())?;
@@ -374,14 +380,15 @@ fn foreign_words(device_count: usize) -> String {
     (0..device_count as u64).map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// An event for the notifications of each disk; the console stays with the vCPU's thread.
+/// An event for the notifications of each of the disks that are not served in the vCPU's thread, where the console
+/// always is.
 fn events_of_disks(
     machine: &Machine,
     bus: &DeviceBus,
-    device_count: usize,
+    threaded: &[usize],
 ) -> Result<Vec<(SharedDevice, EventFd)>, Error> {
     let mut served = vec![];
-    for index in 1..device_count {
+    for &index in threaded {
         let event = EventFd::new(EFD_NONBLOCK).map_err(Error::EventLoop)?;
         machine.notify_through(index, &event)?;
         served.extend(bus.device(index).map(|device| (device, event)));

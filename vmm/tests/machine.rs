@@ -43,11 +43,10 @@ fn disk(serial: &str, file: &File) -> Disk {
 fn measure(
     payload: &[u8],
     disks: Vec<Disk>,
-    io: IoMode,
     start: DeviceStart,
     limits: &Limits,
 ) -> Result<MeasureAnswer, Error> {
-    let command = Command { disks, io, start, ..Command::new(Op::Measure, payload.to_vec()) };
+    let command = Command { disks, start, ..Command::new(Op::Measure, payload.to_vec()) };
     match run(command, limits, None, &mut no_parts)?.answer {
         Answer::Measure(answer) => Ok(answer),
         other => panic!("{other:?}"),
@@ -78,7 +77,7 @@ fn every_way_to_start_devices_and_do_io_gives_the_same_answer() {
     let mut answers = vec![];
     for io in [IoMode::Inline, IoMode::Threaded] {
         for start in [DeviceStart::HandedOver, DeviceStart::ByGuest] {
-            answers.push(measure(&payload, vec![disk("source", &file)], io, start, &LIMITS).unwrap());
+            answers.push(measure(&payload, io.for_all(vec![disk("source", &file)]), start, &LIMITS).unwrap());
         }
     }
     // 3 MiB of data, and metadata for as much.
@@ -98,9 +97,11 @@ fn a_map_of_extents_on_a_disk_counts_as_one_in_the_command() {
         map.write_all(&[start.to_le_bytes(), end.to_le_bytes()].concat()).unwrap();
     }
     let on_disk = ExtentMap::Disk { disk: "source.extents".into(), count: ranges.len() as u64 };
-    let disks = vec![disk("source", &file), disk("source.extents", &map)];
+    // Each disk is served in its own way.
+    let source = Disk { io: IoMode::Threaded, ..disk("source", &file) };
+    let disks = vec![source, disk("source.extents", &map)];
     let payload = request(facts("source", LENGTH, on_disk));
-    let answer = measure(&payload, disks, IoMode::Inline, DeviceStart::HandedOver, &LIMITS).unwrap();
+    let answer = measure(&payload, disks, DeviceStart::HandedOver, &LIMITS).unwrap();
 
     // Clusters of 64 KiB with data in them: all up to the last range. The rest is a hole.
     let clusters = ranges.last().unwrap().1.div_ceil(65536);
@@ -110,13 +111,13 @@ fn a_map_of_extents_on_a_disk_counts_as_one_in_the_command() {
 #[test]
 fn a_disk_that_is_not_there_is_an_error() {
     let payload = request(facts("other", 512, ExtentMap::Inline(vec![])));
-    let error = measure(&payload, vec![], IoMode::Inline, DeviceStart::HandedOver, &LIMITS).unwrap_err();
+    let error = measure(&payload, vec![], DeviceStart::HandedOver, &LIMITS).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
 }
 
 #[test]
 fn a_payload_that_is_no_command_is_refused_by_the_guest() {
-    let error = measure(b"{}", vec![], IoMode::Inline, DeviceStart::HandedOver, &LIMITS).unwrap_err();
+    let error = measure(b"{}", vec![], DeviceStart::HandedOver, &LIMITS).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage);
 }
 
@@ -124,7 +125,7 @@ fn a_payload_that_is_no_command_is_refused_by_the_guest() {
 fn memory_out_of_range_is_refused() {
     for memory in [0, 15 << 20, 1 << 40] {
         let limits = Limits { memory, ..LIMITS };
-        let error = measure(b"{}", vec![], IoMode::Inline, DeviceStart::HandedOver, &limits).unwrap_err();
+        let error = measure(b"{}", vec![], DeviceStart::HandedOver, &limits).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage, "{memory}");
     }
 }
@@ -140,7 +141,8 @@ fn machines_run_side_by_side() {
             let (payload, file) = (&payload, &file);
             scope.spawn(move || {
                 let io = if thread % 2 == 0 { IoMode::Inline } else { IoMode::Threaded };
-                measure(payload, vec![disk("source", file)], io, DeviceStart::HandedOver, &LIMITS).unwrap();
+                let disks = io.for_all(vec![disk("source", file)]);
+                measure(payload, disks, DeviceStart::HandedOver, &LIMITS).unwrap();
             });
         }
     });

@@ -203,7 +203,8 @@ impl Check {
         };
         // What is found is handed on as it comes, and may be as much as the image has clusters.
         let max_answer = u64::MAX;
-        let command = Command { disks, references, io, max_answer, ..common::command(Op::Check, &request)? };
+        let disks = io.for_all(disks);
+        let command = Command { disks, references, max_answer, ..common::command(Op::Check, &request)? };
         let output = Output::of(&self.output);
         let human = output == Output::Human && !self.quiet;
         let finished = terms.launch(command, name, &mut |part, _| match part {

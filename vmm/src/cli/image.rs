@@ -13,7 +13,7 @@ use super::{
     image_opts::{self, Below, Description},
 };
 use crate::{
-    launch::Disk,
+    launch::{Disk, IoMode},
     references::{Opening, References},
     report::{Failure, Speaker, escape_name, reason},
     source::{self, Source, SourceError, SourceOptions},
@@ -168,7 +168,7 @@ impl Files<'_> {
         let size = (facts.length, facts.allocated);
         self.opened.push(Opened { serial: serial.clone(), path: path.to_owned(), size, is_device });
         let capacity = room.map(|room| room(facts.length));
-        self.disks.push(Disk { serial, file, length: facts.length, capacity });
+        self.disks.push(Disk { serial, file, length: facts.length, capacity, io: IoMode::Inline });
         if let (Some(file), ExtentMap::Disk { disk, count }) = (extents, &facts.extents) {
             let length = count * source::RANGE;
             self.disks.push(Disk::read_only(disk, file, length));

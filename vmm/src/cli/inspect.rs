@@ -188,7 +188,7 @@ impl Inspect {
         let length = source.file.length;
         let io = IoMode::for_reading(files.iter().map(|file| file.size.1).sum());
         let request = InspectRequest { profile: speaker.profile, source: Box::new(source) };
-        let command = Command { disks, io, ..common::command(Op::Inspect, &request)? };
+        let command = Command { disks: io.for_all(disks), ..common::command(Op::Inspect, &request)? };
         let mut references = Vec::new();
         let mut consume = |part, _: &References| match part {
             Part::Inspect(InspectPart::References(more)) => {

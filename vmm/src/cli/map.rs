@@ -187,7 +187,7 @@ impl Map {
         let max_extents = self.max_extents.last().copied().unwrap_or(DEFAULT_MAX_EXTENTS);
         let max_answer = max_extents.saturating_mul(EXTENT_LENGTH).saturating_add(MAX_ANSWER);
         let command = common::command(Op::Map, &request)?;
-        let command = Command { disks, io, cpu, references, max_answer, ..command };
+        let command = Command { disks: io.for_all(disks), cpu, references, max_answer, ..command };
 
         let shape = match Output::of(&self.output) {
             Output::Human => Shape::Human,

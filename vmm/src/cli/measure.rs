@@ -183,7 +183,7 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     };
     let io = IoMode::for_reading(bytes);
     let command = common::command(Op::Measure, &request)?;
-    let command = Command { disks, io, cpu, references, ..command };
+    let command = Command { disks: io.for_all(disks), cpu, references, ..command };
     let finished = terms.launch(command, name.unwrap_or_default(), &mut launch::no_parts)?;
     let Answer::Measure(answer) = &finished.answer else { return Err(common::another_operation()) };
     let printed = report::print(&match Output::of(&options.output) {
