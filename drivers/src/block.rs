@@ -27,8 +27,16 @@ const TYPE_IN: u32 = 0;
 const TYPE_OUT: u32 = 1;
 const TYPE_FLUSH: u32 = 4;
 const TYPE_GET_ID: u32 = 8;
+const TYPE_WRITE_ZEROES: u32 = 13;
+
+/// Longest run of zeros in bytes that is asked for at once.
+const MAX_ZEROS: u64 = 1 << 30;
+
+/// The disk space may be given back (`VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP`).
+const UNMAP: u32 = 1;
 
 const STATUS_OK: u8 = 0;
+const STATUS_UNSUPPORTED: u8 = 2;
 const STATUS_PENDING: u8 = 0xff;
 
 /// Name the host gave a disk: up to 20 bytes, padded with NUL.
@@ -50,6 +58,8 @@ pub enum BlockError {
     Range,
     /// The device said so.
     Device,
+    /// The device does not know the request.
+    Unsupported,
 }
 
 #[derive(Clone, Copy)]
@@ -210,6 +220,24 @@ impl Block {
         Ok(())
     }
 
+    /// Makes `length` bytes from byte `offset` on read as zeros, whole sectors inside the disk, and gives up the space for them.
+    pub fn write_zeros(&mut self, offset: u64, length: u64) -> Result<(), BlockError> {
+        let mut sector = self.place(offset, usize::try_from(length).map_err(|_| BlockError::Range)?)?;
+        let mut left = length / SECTOR;
+        while left > 0 {
+            let count = left.min(MAX_ZEROS / SECTOR);
+            self.settle(sector * SECTOR, usize::try_from(count * SECTOR).unwrap_or(usize::MAX));
+            let mut request = [0; 16];
+            request[..8].copy_from_slice(&sector.to_le_bytes());
+            request[8..12].copy_from_slice(&u32::try_from(count).unwrap_or(0).to_le_bytes());
+            request[12..].copy_from_slice(&UNMAP.to_le_bytes());
+            self.transfer(TYPE_WRITE_ZEROES, 0, Data::Out(&request))?;
+            sector += count;
+            left -= count;
+        }
+        Ok(())
+    }
+
     /// Lets go of what the device is done with. With `wait`, at least one that was begun, if there is any.
     pub fn reap(&mut self, wait: bool) -> Result<(), BlockError> {
         if wait && !self.started.is_empty() {
@@ -351,6 +379,10 @@ impl Block {
         let slot = self.slots.get(token.index()).ok_or(BlockError::Device)?;
         // SAFETY: a plain load from memory of our own that the device wrote.
         let status = unsafe { addr_of!(slot.status).read_volatile() };
-        if status == STATUS_OK { Ok(()) } else { Err(BlockError::Device) }
+        match status {
+            STATUS_OK => Ok(()),
+            STATUS_UNSUPPORTED => Err(BlockError::Unsupported),
+            _ => Err(BlockError::Device),
+        }
     }
 }

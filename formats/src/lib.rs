@@ -60,5 +60,5 @@ pub use image::{BackingFile, DataFile, Image};
 pub use luks::{LuksInfo, SlotInfo};
 pub use regions::Regions;
 pub use signature::{Anchor, Signature, SignatureKind, signatures};
-pub use storage::{Region, Storage, StorageError, StorageMut};
+pub use storage::{Region, Storage, StorageError, StorageMut, fill_with_zeros};
 pub use stream::{Codec, Stream};

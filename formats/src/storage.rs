@@ -1,6 +1,7 @@
 //! The file under an image: random-access reads plus what the host knows about the file without reading it, and writes
 //! where the file is to be changed.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 /// A file that holds an image or a part of one. Offsets and lengths are bytes.
@@ -33,11 +34,32 @@ pub trait StorageMut: Storage {
     /// Writes `bytes` at `offset`. The file grows if they end behind its end; what lies between reads as zeros.
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StorageError>;
 
+    /// Makes `length` bytes from `offset` on read as zeros, as if they were written.
+    fn write_zeros(&mut self, offset: u64, length: u64) -> Result<(), StorageError>
+    where
+        Self: Sized,
+    {
+        fill_with_zeros(self, offset, length)
+    }
+
     /// Waits until everything written is on the disk, and the file as long as it should be.
     fn flush(&mut self) -> Result<(), StorageError>;
 
     /// Cuts the file to `length` bytes, or makes it that long; new bytes read as zeros.
     fn set_length(&mut self, length: u64) -> Result<(), StorageError>;
+}
+
+/// Writes `length` zeros from `offset` on.
+pub fn fill_with_zeros<S: StorageMut>(storage: &mut S, offset: u64, length: u64) -> Result<(), StorageError> {
+    let zeros = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(ZEROS)];
+    let mut done = 0;
+    while done < length {
+        let count = usize::try_from(length - done).unwrap_or(usize::MAX).min(ZEROS);
+        let place = offset.checked_add(done).ok_or(StorageError)?;
+        storage.write_at(place, zeros.get(..count).unwrap_or(&zeros))?;
+        done += count as u64;
+    }
+    Ok(())
 }
 
 /// A run of bytes of a file that are all stored, or all a hole (`SEEK_DATA`/`SEEK_HOLE`).
@@ -52,6 +74,9 @@ pub struct Region {
 /// The device or file under the image failed; there is nothing more to know in the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StorageError;
+
+/// Bytes that are written at once where many zeros are.
+const ZEROS: usize = 256 << 10;
 
 /// Most bytes of a file in memory: what a hostile image could make it grow to.
 const MEMORY_MAX: u64 = 1 << 30;

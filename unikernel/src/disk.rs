@@ -4,13 +4,16 @@ use alloc::{boxed::Box, rc::Rc, vec, vec::Vec};
 use core::ops::Range;
 
 use drivers::{Block, BlockError, SECTOR};
-use formats::{Region, Storage, StorageError, StorageMut};
+use formats::{Region, Storage, StorageError, StorageMut, fill_with_zeros};
 use protocol::{ExtentMap, FileFacts};
 
 use crate::mover::StartWrite;
 
 /// Bytes read at once to serve a read that is not whole sectors, and to look at an extent map on a disk.
 const WINDOW: usize = 64 << 10;
+
+/// Runs of zeros of fewer bytes are written as they are.
+const ZEROS: u64 = 64 << 10;
 
 /// Bytes from the start of a disk that are read at once: a small image has all its tables there, and one long request
 /// costs less than five short ones.
@@ -119,6 +122,23 @@ impl StorageMut for Disk {
         self.update_head(offset, bytes);
         self.length = self.length.max(end);
         self.host_length = self.host_length.max(end.next_multiple_of(SECTOR));
+        Ok(())
+    }
+
+    fn write_zeros(&mut self, offset: u64, length: u64) -> Result<(), StorageError> {
+        let end = offset.checked_add(length).ok_or(StorageError)?;
+        if !offset.is_multiple_of(SECTOR) || !length.is_multiple_of(SECTOR) || length < ZEROS {
+            return fill_with_zeros(self, offset, length);
+        }
+        match self.block.write_zeros(offset, length) {
+            Err(BlockError::Unsupported) => return fill_with_zeros(self, offset, length),
+            outcome => outcome.map_err(failed)?,
+        }
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.head.len());
+        let to = usize::try_from(end).unwrap_or(usize::MAX).min(self.head.len());
+        self.head.get_mut(from..to).unwrap_or_default().fill(0);
+        self.length = self.length.max(end);
+        self.host_length = self.host_length.max(end);
         Ok(())
     }
 

@@ -5,8 +5,9 @@ use std::{io, os::fd::AsRawFd, sync::Arc};
 
 use virtio_bindings::bindings::{
     virtio_blk::{
-        VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK,
-        VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+        VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
+        VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID,
+        VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
     },
     virtio_config::VIRTIO_F_VERSION_1,
 };
@@ -38,12 +39,25 @@ const SERIAL: usize = 20;
 /// Bytes of a request's header: type, reserved, sector.
 const HEADER: u32 = 16;
 
+/// Bytes of the range of a request for zeros: sector, number of sectors, flags.
+const ZERO_RANGE: usize = 16;
+
+/// The flag by which the space may be given up.
+const UNMAP: u32 = 1;
+
+/// Sectors of the longest run of zeros that a driver may ask for at once: 1 GiB, which takes a file system without a word
+/// for it about a second.
+const MAX_ZERO_SECTORS: u32 = 2 << 20;
+
+/// Bytes of the configuration, up to `write_zeroes_may_unmap` and its padding.
+const CONFIG: usize = 60;
+
 /// The device.
 pub struct Block {
     /// The disk is its capacity rounded up to whole sectors; what is behind the end of the file reads as zeros.
     file: Arc<DiskFile>,
     serial: [u8; SERIAL],
-    config: [u8; 16],
+    config: [u8; CONFIG],
 }
 
 /// A request whose shape has been checked.
@@ -62,9 +76,15 @@ impl Block {
         let mut name = [0; SERIAL];
         let count = serial.len().min(SERIAL);
         name[..count].copy_from_slice(&serial.as_bytes()[..count]);
-        let mut config = [0; 16];
+        let mut config = [0; CONFIG];
         config[..8].copy_from_slice(&file.capacity().div_ceil(SECTOR).to_le_bytes());
-        config[12..].copy_from_slice(&MAX_SEGMENTS.to_le_bytes());
+        config[12..16].copy_from_slice(&MAX_SEGMENTS.to_le_bytes());
+        if file.is_writable() {
+            // max_write_zeroes_sectors, max_write_zeroes_seg, write_zeroes_may_unmap.
+            config[48..52].copy_from_slice(&MAX_ZERO_SECTORS.to_le_bytes());
+            config[52..56].copy_from_slice(&1_u32.to_le_bytes());
+            config[56] = 1;
+        }
         Self { file, serial: name, config }
     }
 
@@ -74,8 +94,9 @@ impl Block {
             VIRTIO_BLK_T_OUT if self.file.is_writable() => {
                 self.place(request).and_then(|offset| self.write(offset, request)).map(|()| 0)
             }
+            VIRTIO_BLK_T_WRITE_ZEROES if self.file.is_writable() => self.write_zeros(request).map(|()| 0),
             VIRTIO_BLK_T_FLUSH if self.file.is_writable() => self.file.file().sync_data().map(|()| 0),
-            VIRTIO_BLK_T_OUT => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            VIRTIO_BLK_T_OUT | VIRTIO_BLK_T_WRITE_ZEROES => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             VIRTIO_BLK_T_GET_ID => self.identify(request),
             _ => return (VIRTIO_BLK_S_UNSUPP, 0),
         };
@@ -90,13 +111,35 @@ impl Block {
 
     /// Byte offset of a transfer of whole sectors inside the disk.
     fn place(&self, request: &Request) -> io::Result<u64> {
-        let sectors = self.file.capacity().div_ceil(SECTOR);
-        let end = request.sector.checked_add(request.length / SECTOR);
-        let inside = end.is_some_and(|end| end <= sectors);
-        if !inside || !request.length.is_multiple_of(SECTOR) {
+        if !request.length.is_multiple_of(SECTOR) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        Ok(request.sector * SECTOR)
+        self.inside(request.sector, request.length / SECTOR)
+    }
+
+    /// Byte offset of sectors inside the disk.
+    fn inside(&self, sector: u64, count: u64) -> io::Result<u64> {
+        let sectors = self.file.capacity().div_ceil(SECTOR);
+        match sector.checked_add(count) {
+            Some(end) if end <= sectors => Ok(sector * SECTOR),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    /// Makes the one range that a request names zeros.
+    fn write_zeros(&self, request: &Request) -> io::Result<()> {
+        let [slice] = request.data.as_slice() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let mut range = [0; ZERO_RANGE];
+        if slice.copy_to(&mut range) != ZERO_RANGE {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let word = |at: usize| u32::from_le_bytes([range[at], range[at + 1], range[at + 2], range[at + 3]]);
+        let (sector, count) = (u64::from(word(4)) << 32 | u64::from(word(0)), word(8));
+        if count > MAX_ZERO_SECTORS {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let offset = self.inside(sector, count.into())?;
+        self.file.write_zeros(offset, u64::from(count) * SECTOR, word(12) & UNMAP != 0)
     }
 
     fn read(&self, offset: u64, request: &Request) -> io::Result<u64> {
@@ -148,7 +191,7 @@ impl<'m> Request<'m> {
         let words: [u32; 4] = memory.read_obj(header.addr()).map_err(outside)?;
         let (kind, sector) = (words[0], u64::from(words[3]) << 32 | u64::from(words[2]));
 
-        let device_writes = kind != VIRTIO_BLK_T_OUT;
+        let device_writes = !matches!(kind, VIRTIO_BLK_T_OUT | VIRTIO_BLK_T_WRITE_ZEROES);
         if data.iter().any(|descriptor| descriptor.is_write_only() != device_writes) {
             return Err(DeviceError::Chain("has data that goes the wrong way"));
         }
@@ -168,8 +211,11 @@ impl VirtioDevice for Block {
     }
 
     fn device_features(&self) -> u64 {
-        let access = if self.file.is_writable() { VIRTIO_BLK_F_FLUSH } else { VIRTIO_BLK_F_RO };
-        1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_BLK_F_SEG_MAX | 1 << access
+        let access = match self.file.is_writable() {
+            true => 1 << VIRTIO_BLK_F_FLUSH | 1 << VIRTIO_BLK_F_WRITE_ZEROES,
+            false => 1 << VIRTIO_BLK_F_RO,
+        };
+        1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_BLK_F_SEG_MAX | access
     }
 
     fn queue_max_sizes(&self) -> &[u16] {

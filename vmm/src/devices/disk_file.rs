@@ -3,10 +3,16 @@
 use std::{
     fs::File,
     io,
+    os::unix::fs::FileExt,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FallocateFlags, fallocate},
 };
 
 /// A file that is a disk, for reading only or within bounds for writing, too.
@@ -49,6 +55,35 @@ impl DiskFile {
         }
         self.file.set_len(length)?;
         self.length.store(length, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes `length` bytes from `offset` on read as zeros; with `unmap` their space may be given up.
+    pub(super) fn write_zeros(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        let end = offset + length;
+        if self.length() < end {
+            self.file.set_len(end)?;
+        }
+        let mode = match unmap {
+            true => FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE,
+            false => FallocateFlags::FALLOC_FL_ZERO_RANGE,
+        };
+        let range = (offset.cast_signed(), length.cast_signed());
+        match fallocate(&self.file, mode, range.0, range.1) {
+            Err(Errno::EOPNOTSUPP) => self.fill_with_zeros(offset, end)?,
+            outcome => outcome?,
+        }
+        self.written_to(end);
+        Ok(())
+    }
+
+    fn fill_with_zeros(&self, mut offset: u64, end: u64) -> io::Result<()> {
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        while offset < end {
+            let count = usize::try_from(end - offset).unwrap_or(ZEROS.len()).min(ZEROS.len());
+            self.file.write_all_at(&ZEROS[..count], offset)?;
+            offset += count as u64;
+        }
         Ok(())
     }
 
