@@ -1,10 +1,10 @@
 //! Copying a disk into an image, as it is.
 
-use alloc::{format, rc::Rc, vec, vec::Vec};
+use alloc::{collections::BTreeMap, format, rc::Rc, vec, vec::Vec};
 use core::ops::Range;
 
 use formats::{
-    Chain, Storage, StorageError,
+    FileIndex, Storage, StorageError,
     write::{Place, Writer},
 };
 use protocol::{ErrorKind, ErrorRecord};
@@ -12,12 +12,10 @@ use protocol::{ErrorKind, ErrorRecord};
 use super::{
     StartWrite, Terms,
     buffers::Buffers,
-    pieces::{self, BUFFER, Kind, Pieces, SECTOR},
+    pieces::{self, BUFFER, Kind, SECTOR},
+    source::Source,
 };
 use crate::source::kind;
-
-/// Bytes that are written in one go where zeros are stored.
-const ZEROS: usize = 64 << 10;
 
 /// A unit of the target that has a place, of which not all needs to have been written.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +23,14 @@ struct Unit {
     start: u64,
     end: u64,
     place: Place,
+}
+
+impl Unit {
+    /// Where a part of it is stored.
+    fn part(&self, range: Range<u64>) -> Place {
+        let offset = self.place.offset + (range.start - self.start);
+        Place { offset, length: range.end - range.start, ..self.place }
+    }
 }
 
 /// A part of a buffer and where it is to be stored.
@@ -42,52 +48,54 @@ pub struct Copy<'a, T> {
     buffers: Buffers,
     /// The last unit that was given a place.
     last: Option<Unit>,
+    /// Where the last of those ends that are in each file.
+    ends: BTreeMap<FileIndex, u64>,
 }
 
 impl<'a, T: StartWrite> Copy<'a, T> {
     /// Copies into `target`.
     pub fn new(target: &'a mut dyn Writer<Storage = T>, terms: Terms) -> Self {
-        Self { target, terms, buffers: Buffers::default(), last: None }
+        Self { target, terms, buffers: Buffers::default(), last: None, ends: BTreeMap::new() }
     }
 
-    /// Copies the disk of `source` to the place of the target's disk that begins at `base`, a multiple of a sector. `progress` is
-    /// told how many bytes of the disk are behind.
-    pub fn disk<S: Storage>(
+    /// Copies all of `source`. `progress` is told how many bytes of it are behind.
+    pub fn run<S: Storage>(
         &mut self,
-        source: &mut Chain<S>,
-        base: u64,
+        source: &mut Source<S>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), ErrorRecord> {
-        let mut pieces = Pieces::new(source, self.terms.top_only);
-        while let Some(piece) = pieces.next(source)? {
+        while let Some(piece) = source.next_piece()? {
+            let end = piece.start + piece.length;
             match piece.kind {
                 Kind::Below => {}
-                Kind::Zero if !self.terms.sparse.is_none() => {
-                    self.zero(source, base, piece.start..piece.start + piece.length)?;
-                }
+                Kind::Zero if !self.terms.sparse.is_none() => self.zero(source, piece.start..end)?,
                 Kind::Zero | Kind::Data => {
                     for (start, length) in piece.parts() {
-                        self.data(source, base, start, length)?;
+                        self.data(source, start, length)?;
                         progress(start + length as u64);
                     }
                 }
             }
-            progress(piece.start + piece.length);
+            progress(end);
+        }
+        // Zeros at the end of the last unit need not have been stored.
+        for (&file, &end) in &self.ends {
+            if let Some(file) = self.target.file(file).filter(|file| file.len() < end) {
+                file.set_length(end).map_err(|error| failed(source.size(), error))?;
+            }
         }
         Ok(())
     }
 
-    /// Copies the `length` bytes at `start` of the source.
+    /// Copies the `length` bytes at `start`.
     fn data<S: Storage>(
         &mut self,
-        source: &mut Chain<S>,
-        base: u64,
+        source: &mut Source<S>,
         start: u64,
         length: usize,
     ) -> Result<(), ErrorRecord> {
-        let mut buffer =
-            self.buffers.take(length, self.target).map_err(|error| self.failed(base + start, error))?;
-        self.terms.read(source, start, &mut buffer)?;
+        let mut buffer = self.take(start, length)?;
+        source.read(start, &mut buffer)?;
         let end = start + length as u64;
         let runs = match self.terms.sparse.is_none() {
             true => vec![(start / SECTOR, end.div_ceil(SECTOR))],
@@ -97,145 +105,129 @@ impl<'a, T: StartWrite> Copy<'a, T> {
         let mut behind = start;
         for (index, &(from, to)) in runs.iter().enumerate() {
             let (from, to) = (from * SECTOR, (to * SECTOR).min(end));
-            self.zero(source, base, behind..from)?;
+            self.zero(source, behind..from)?;
             // What follows the run in its last unit is stored with it, up to the next run.
             let limit = runs.get(index + 1).map_or(end, |&(next, _)| next * SECTOR);
-            self.place(source, base, (start, limit), from..to, &mut parts)?;
+            self.place(source, start..limit, from..to, &mut parts)?;
             behind = to;
         }
-        self.zero(source, base, behind..end)?;
+        self.zero(source, behind..end)?;
         self.store(buffer, parts)
     }
 
-    /// Finds places for `run` of the source, out of a buffer that holds what is from `held.0` up to `held.1`.
+    /// Finds places for `run`, out of a buffer that holds what is at `held` of the disk.
     fn place<S: Storage>(
         &mut self,
-        source: &mut Chain<S>,
-        base: u64,
-        held: (u64, u64),
+        source: &mut Source<S>,
+        held: Range<u64>,
         run: Range<u64>,
         parts: &mut Vec<Part>,
     ) -> Result<(), ErrorRecord> {
-        let first = held.0;
-        let mut part = |unit: Unit, range: Range<u64>| {
-            let skip = range.start + base - unit.start;
-            let place =
-                Place { offset: unit.place.offset + skip, length: range.end - range.start, ..unit.place };
-            let index = |offset: u64| usize::try_from(offset - first).unwrap_or(usize::MAX);
-            parts.push(Part {
-                place,
-                start: range.start + base,
-                bytes: index(range.start)..index(range.end),
-            });
-        };
         let mut from = run.start;
         while from < run.end {
-            if let Some(unit) = self.last.filter(|unit| (unit.start..unit.end).contains(&(from + base))) {
-                let to = held.1.min(unit.end - base);
-                part(unit, from..to);
-                from = to;
-                continue;
-            }
-            let size = self.target.unit();
-            let start = (from + base) / size * size;
-            let end = (run.end + base).next_multiple_of(size).min(self.target.virtual_size());
-            if end <= start {
-                let message = "The source does not fit into the target";
-                return Err(ErrorRecord::new(ErrorKind::Limit, message));
-            }
-            let place =
-                self.target.allocate(start, end - start).map_err(|error| self.refused(start, &error))?;
-            let unit = Unit { start, end: start + place.length, place };
-            let fresh = !self.target.encrypts()
-                && self.target.file(place.file).is_some_and(|file| file.len() <= place.offset);
-            self.last = Some(unit);
-            let to = held.1.min(unit.end - base);
-            let held_from = held.0.max(start.saturating_sub(base));
-            // In front of what is held, and behind it.
-            if start < held_from + base && (!fresh || self.terms.top_only) {
-                self.pad(source, base, unit, start..held_from + base)?;
-            }
-            part(unit, held_from..to);
-            if to + base < unit.end && (!fresh || self.terms.top_only) {
-                self.pad(source, base, unit, to + base..unit.end)?;
-            }
+            let known = self.last.filter(|unit| (unit.start..unit.end).contains(&from));
+            let unit = match known {
+                Some(unit) => unit,
+                None => {
+                    let (unit, fresh) = self.allocate(from, run.end)?;
+                    let first = held.start.clamp(unit.start, from);
+                    if !fresh {
+                        self.pad(source, unit, unit.start..first)?;
+                        self.pad(source, unit, held.end.min(unit.end)..unit.end)?;
+                    }
+                    from = first;
+                    unit
+                }
+            };
+            let to = held.end.min(unit.end);
+            let index = |offset: u64| usize::try_from(offset - held.start).unwrap_or(usize::MAX);
+            parts.push(Part { place: unit.part(from..to), start: from, bytes: index(from)..index(to) });
             from = to;
         }
         Ok(())
     }
 
-    /// Stores what is at `range` of the disk in `unit` beside what is copied: zeros, or what the images below hold.
+    /// Gives the units from that of `from` up to that which ends at or behind `end` a place, or the first of them; and tells
+    /// whether all there reads as it should already, but for what is copied.
+    fn allocate(&mut self, from: u64, end: u64) -> Result<(Unit, bool), ErrorRecord> {
+        let size = self.target.unit();
+        let start = from / size * size;
+        let end = end.next_multiple_of(size).min(self.target.virtual_size());
+        if end <= from {
+            let message = "The source does not fit into the target";
+            return Err(ErrorRecord::new(ErrorKind::Limit, message));
+        }
+        let place = self.target.allocate(start, end - start).map_err(|error| refused(start, &error))?;
+        let unit = Unit { start, end: start + place.length, place };
+        let zeros = self.target.file(place.file).is_some_and(|file| file.len() <= place.offset);
+        self.last = Some(unit);
+        let file_end = self.ends.entry(place.file).or_default();
+        *file_end = (*file_end).max(place.offset + place.length);
+        Ok((unit, zeros && !self.terms.top_only && !self.target.encrypts()))
+    }
+
+    /// Stores what is at `range` of the disk in `unit` beside what is copied.
     fn pad<S: Storage>(
         &mut self,
-        source: &mut Chain<S>,
-        base: u64,
+        source: &mut Source<S>,
         unit: Unit,
         range: Range<u64>,
     ) -> Result<(), ErrorRecord> {
-        let mut bytes = vec![0; ZEROS];
         let mut start = range.start;
         while start < range.end {
-            let length = usize::try_from(range.end - start).unwrap_or(ZEROS).min(ZEROS);
-            let bytes = &mut bytes[..length];
-            bytes.fill(0);
-            let inside = source.virtual_size().saturating_sub(start.saturating_sub(base));
-            if self.terms.top_only && start >= base && inside > 0 {
-                let inside = usize::try_from(inside).unwrap_or(length).min(length);
-                self.terms.read(source, start - base, &mut bytes[..inside])?;
+            let end = range.end.min(start + BUFFER as u64);
+            let mut buffer = self.take(start, usize::try_from(end - start).unwrap_or(0))?;
+            match self.terms.top_only {
+                true => source.read(start, &mut buffer)?,
+                false => buffer.fill(0),
             }
-            let place = Place {
-                offset: unit.place.offset + (start - unit.start),
-                length: length as u64,
-                ..unit.place
-            };
-            self.target.encode(start, &place, bytes);
-            let written = match self.target.file(place.file) {
-                Some(file) => file.write_at(place.offset, bytes),
-                None => Err(StorageError),
-            };
-            written.map_err(|error| self.failed(start, error))?;
-            start += length as u64;
+            let part = Part { place: unit.part(start..end), start, bytes: 0..buffer.len() };
+            self.store(buffer, vec![part])?;
+            start = end;
         }
         Ok(())
     }
 
-    /// Makes `range` of the source zeros in the target, if it is not so already.
-    fn zero<S: Storage>(
-        &mut self,
-        source: &mut Chain<S>,
-        base: u64,
-        range: Range<u64>,
-    ) -> Result<(), ErrorRecord> {
+    /// Makes `range` zeros in the target, if it is not so already.
+    fn zero<S: Storage>(&mut self, source: &mut Source<S>, range: Range<u64>) -> Result<(), ErrorRecord> {
         if self.terms.zero_already || range.is_empty() {
             return Ok(());
         }
-        let (start, end) = (range.start + base, range.end + base);
         let size = self.target.unit();
-        let last = match end == self.target.virtual_size() {
-            true => end,
-            false => end / size * size,
+        let last = match range.end == self.target.virtual_size() {
+            true => range.end,
+            false => range.end / size * size,
         };
-        let first = start.next_multiple_of(size).min(last.max(start));
-        if first < last {
-            self.target.zero(first, last - first).map_err(|error| self.refused(first, &error))?;
+        let first = range.start.next_multiple_of(size);
+        if first >= last {
+            return self.store_zeros(source, range);
         }
         // Parts of units are stored.
-        let edges = if first < last { [start..first, last..end] } else { [start..end, end..end] };
-        for edge in edges {
-            let mut from = edge.start;
-            while from < edge.end {
-                let to = edge.end.min(from + BUFFER as u64);
-                let length = usize::try_from(to - from).unwrap_or(0);
-                let mut buffer =
-                    self.buffers.take(length, self.target).map_err(|error| self.failed(from, error))?;
-                buffer.fill(0);
-                let mut parts = Vec::new();
-                self.place(source, base, (from - base, to - base), from - base..to - base, &mut parts)?;
-                self.store(buffer, parts)?;
-                from = to;
-            }
+        self.store_zeros(source, range.start..first)?;
+        self.target.zero(first, last - first).map_err(|error| refused(first, &error))?;
+        self.store_zeros(source, last..range.end)
+    }
+
+    fn store_zeros<S: Storage>(
+        &mut self,
+        source: &mut Source<S>,
+        range: Range<u64>,
+    ) -> Result<(), ErrorRecord> {
+        let mut start = range.start;
+        while start < range.end {
+            let end = range.end.min(start + BUFFER as u64);
+            let mut buffer = self.take(start, usize::try_from(end - start).unwrap_or(0))?;
+            buffer.fill(0);
+            let mut parts = Vec::new();
+            self.place(source, start..end, start..end, &mut parts)?;
+            self.store(buffer, parts)?;
+            start = end;
         }
         Ok(())
+    }
+
+    fn take(&mut self, start: u64, length: usize) -> Result<Vec<u8>, ErrorRecord> {
+        self.buffers.take(length, self.target).map_err(|error| failed(start, error))
     }
 
     /// Begins to write the parts of a buffer.
@@ -256,18 +248,20 @@ impl<'a, T: StartWrite> Copy<'a, T> {
                 Some(file) => file.start_write(place.offset, &buffer, bytes),
                 None => Err(StorageError),
             };
-            started.map_err(|error| self.failed(start, error))?;
+            started.map_err(|error| failed(start, error))?;
         }
         self.buffers.give_written(last, buffer);
         Ok(())
     }
+}
 
-    fn failed(&self, offset: u64, error: StorageError) -> ErrorRecord {
-        self.refused(offset, &error.into())
-    }
+/// Writing at `offset` of the disk failed.
+pub fn failed(offset: u64, error: StorageError) -> ErrorRecord {
+    refused(offset, &error.into())
+}
 
-    fn refused(&self, offset: u64, error: &formats::Error) -> ErrorRecord {
-        let message = format!("error while writing at byte {offset}: {error}");
-        ErrorRecord { field: Some(error.field.into()), ..ErrorRecord::new(kind(error.kind), message) }
-    }
+/// The target's tables cannot take what is at `offset` of the disk.
+pub fn refused(offset: u64, error: &formats::Error) -> ErrorRecord {
+    let message = format!("error while writing at byte {offset}: {error}");
+    ErrorRecord { field: Some(error.field.into()), ..ErrorRecord::new(kind(error.kind), message) }
 }

@@ -1,15 +1,16 @@
 //! Moving the bytes of a disk into an image.
 
 mod buffers;
+mod compress;
 mod copy;
 pub mod pieces;
+mod source;
 mod start_write;
 
-use formats::{Chain, Storage};
-use protocol::ErrorRecord;
-
+pub use compress::{Compress, Compressor, Job};
 pub use copy::Copy;
 pub use pieces::SparseSize;
+pub use source::Source;
 pub use start_write::StartWrite;
 
 /// How a disk is moved.
@@ -21,16 +22,4 @@ pub struct Terms {
     pub zero_already: bool,
     /// Whether the target lies upon an image that has all that the source's top leaves to those below.
     pub top_only: bool,
-}
-
-impl Terms {
-    /// Fills `buffer` with what the disk has from `offset` on.
-    fn read<S: Storage>(
-        &self,
-        source: &mut Chain<S>,
-        offset: u64,
-        buffer: &mut [u8],
-    ) -> Result<(), ErrorRecord> {
-        pieces::read(source, offset, buffer)
-    }
 }

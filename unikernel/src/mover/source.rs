@@ -1,0 +1,71 @@
+//! What is moved: a disk, or several one behind the other.
+
+use alloc::vec::Vec;
+
+use formats::{Chain, Storage};
+use protocol::ErrorRecord;
+
+use super::pieces::{self, Piece, Pieces};
+
+/// Disks one behind the other.
+pub struct Source<S> {
+    disks: Vec<Disk<S>>,
+    size: u64,
+    /// The disk that the next piece is of.
+    current: usize,
+}
+
+struct Disk<S> {
+    start: u64,
+    chain: Chain<S>,
+    pieces: Pieces,
+}
+
+impl<S: Storage> Source<S> {
+    /// The disks of `chains`. With `top_only` what the top of a chain leaves to the images below is a piece
+    /// [`Below`](pieces::Kind::Below). Nothing if they are longer than 2^63 bytes together.
+    pub fn new(chains: Vec<Chain<S>>, top_only: bool) -> Option<Self> {
+        let (mut disks, mut size) = (Vec::new(), 0_u64);
+        for chain in chains {
+            let (start, pieces) = (size, Pieces::new(&chain, top_only));
+            size = start.checked_add(chain.virtual_size()).filter(|&size| size <= 1 << 63)?;
+            disks.push(Disk { start, chain, pieces });
+        }
+        Some(Self { disks, size, current: 0 })
+    }
+
+    /// Bytes of all disks.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The next piece, in ascending order.
+    pub fn next_piece(&mut self) -> Result<Option<Piece>, ErrorRecord> {
+        while let Some(Disk { start, chain, pieces }) = self.disks.get_mut(self.current) {
+            if let Some(piece) = pieces.next(chain)? {
+                return Ok(Some(Piece { start: *start + piece.start, ..piece }));
+            }
+            self.current += 1;
+        }
+        Ok(None)
+    }
+
+    /// Fills `buffer` with what is from `offset` on; behind the end are zeros.
+    pub fn read(&mut self, mut offset: u64, mut buffer: &mut [u8]) -> Result<(), ErrorRecord> {
+        let next = self.disks.partition_point(|disk| disk.start <= offset);
+        for Disk { start, chain, .. } in self.disks.iter_mut().skip(next.saturating_sub(1)) {
+            let within = offset - *start;
+            let inside = chain.virtual_size().saturating_sub(within);
+            let length = usize::try_from(inside).unwrap_or(usize::MAX).min(buffer.len());
+            let (now, later) = buffer.split_at_mut(length);
+            pieces::read(chain, within, now)?;
+            offset += length as u64;
+            buffer = later;
+            if buffer.is_empty() {
+                return Ok(());
+            }
+        }
+        buffer.fill(0);
+        Ok(())
+    }
+}
