@@ -3,9 +3,10 @@
 //! A [`Writer`] decides *where* bytes of the disk go, and keeps the tables; the bytes themselves are stored by its caller, who
 //! can have many of them on their way while the next are being looked at.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::{Codec, Error, FileIndex, StorageMut};
+use crate::{Codec, Error, ErrorKind, FileIndex, StorageError, StorageMut};
 
 /// Where bytes of the disk are stored: one after the other in one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,4 +66,96 @@ pub trait Writer {
 
     /// Writes what is left of the tables, behind the data on the disk, and waits until all of it is there.
     fn finish(&mut self) -> Result<(), Error>;
+}
+
+/// The part of a disk of `size` bytes that `length` bytes from `offset` on are: the number of its first block and how many
+/// blocks it is, blocks being `block_len` bytes. What is no such part is refused.
+pub(crate) fn blocks_of(offset: u64, length: u64, block_len: u64, size: u64) -> Result<(u64, u64), Error> {
+    let end = offset.checked_add(length).filter(|&end| length > 0 && end <= size);
+    match end {
+        Some(end) if offset.is_multiple_of(block_len) => {
+            let first = offset / block_len;
+            Ok((first, end.div_ceil(block_len) - first))
+        }
+        _ => Err(Error::new(ErrorKind::Limit, "offset", "Write outside of the disk or of whole blocks")),
+    }
+}
+
+/// Most bytes that are written at once where many are the same.
+const FILL_LEN: u64 = 1 << 20;
+
+/// Writes `length` bytes from `offset` on, all of them `byte`.
+pub(crate) fn fill<S: StorageMut>(
+    storage: &mut S,
+    offset: u64,
+    length: u64,
+    byte: u8,
+) -> Result<(), StorageError> {
+    let bytes = vec![byte; usize::try_from(length.min(FILL_LEN)).unwrap_or(0)];
+    let mut done = 0;
+    while done < length {
+        let part = usize::try_from(length - done).unwrap_or(usize::MAX).min(bytes.len());
+        let place = offset.checked_add(done).ok_or(StorageError)?;
+        storage.write_at(place, bytes.get(..part).unwrap_or(&bytes))?;
+        done += part as u64;
+    }
+    Ok(())
+}
+
+/// Blocks of the disk that follow each other in the file.
+pub(crate) struct Run {
+    /// File offset in bytes.
+    pub(crate) offset: u64,
+    /// Number of blocks, at least 1.
+    pub(crate) blocks: u64,
+}
+
+/// The blocks of an image, as its table has them.
+pub(crate) trait Blocks {
+    /// Bytes from the place of a block to that of the next one of a run.
+    fn stride(&self) -> u64;
+
+    /// Where the block is in the file, in bytes, if it has a place to be written to.
+    fn place(&mut self, block: u64) -> Result<Option<u64>, Error>;
+
+    /// Where the next block that has no place will get one; `None` if it cannot go on where the last one ended.
+    fn next_free(&self) -> Option<u64>;
+
+    /// Gives the block, which has no place, one.
+    fn take(&mut self, block: u64) -> Result<u64, Error>;
+
+    /// Overwrites `length` bytes of the file from `offset` on with zeros.
+    fn clear(&mut self, offset: u64, length: u64) -> Result<(), Error>;
+
+    /// Overwrites with zeros what is stored of `length` bytes of the disk from `offset` on, blocks being `block_len` bytes
+    /// and `offset` the start of one.
+    fn clear_stored(&mut self, offset: u64, length: u64, block_len: u64) -> Result<(), Error> {
+        for block in offset / block_len..(offset + length).div_ceil(block_len) {
+            if let Some(place) = self.place(block)? {
+                self.clear(place, block_len.min(offset + length - block * block_len))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the blocks from `first` on, at most `count` and at least one, places that follow each other.
+    fn take_run(&mut self, first: u64, count: u64) -> Result<Run, Error> {
+        let offset = match self.place(first)? {
+            Some(offset) => offset,
+            None => self.take(first)?,
+        };
+        let mut blocks = 1;
+        while blocks < count {
+            let next = blocks.checked_mul(self.stride()).and_then(|length| offset.checked_add(length));
+            match self.place(first + blocks)? {
+                Some(place) if Some(place) == next => {}
+                None if next.is_some() && self.next_free() == next => {
+                    self.take(first + blocks)?;
+                }
+                _ => break,
+            }
+            blocks += 1;
+        }
+        Ok(Run { offset, blocks })
+    }
 }

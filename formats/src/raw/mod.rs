@@ -1,6 +1,10 @@
 //! Raw images: the file is the disk, or a part of it is, and its holes are the disk's zeros.
 
+mod write;
+
 use alloc::format;
+
+pub use write::{Create, Target, create, open};
 
 use crate::{Error, ErrorKind, Extent, ExtentKind, Regions, Storage};
 

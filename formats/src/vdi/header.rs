@@ -4,10 +4,11 @@ use alloc::format;
 use alloc::string::String;
 
 use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+use super::create::Create;
 use crate::reader::Reader;
-use crate::{Error, ErrorKind, Storage};
+use crate::{Error, ErrorKind, Storage, StorageMut};
 
 /// `VDI_IMAGE_SIGNATURE`.
 const SIGNATURE: u32 = 0xbeda_107f;
@@ -15,14 +16,23 @@ const SIGNATURE: u32 = 0xbeda_107f;
 const SIGNATURE_OFFSET: usize = 0x40;
 /// Version 1.1.
 const VERSION: u32 = 0x0001_0001;
+/// What `qemu-img` writes before the signature.
+const TEXT: &[u8] = b"<<< QEMU VM Virtual Disk Image >>>\n";
+/// `cbHeader` that `qemu-img` writes: what is behind the signature and the version.
+const HEADER_LEN: u32 = 0x180;
+/// File offset of the block map that `qemu-img` writes.
+pub(super) const MAP_OFFSET: u32 = 0x200;
+/// `VDI_IMAGE_TYPE_NORMAL`.
+const TYPE_DYNAMIC: u32 = 1;
 /// `VDI_IMAGE_TYPE_FIXED`.
 const TYPE_STATIC: u32 = 2;
 /// `cbSector`.
 const SECTOR_LEN: u32 = 512;
 /// `cbBlock`: the only one that QEMU takes.
-pub(super) const BLOCK_LEN: u64 = 1 << 20;
+pub(super) const BLOCK_LEN: u64 = BLOCK_SIZE as u64;
+const BLOCK_SIZE: u32 = 1 << 20;
 /// Most blocks: QEMU's limit, a block map that ends a sector below 2 GiB.
-const BLOCKS_MAX: u64 = 0x1fff_ff80;
+pub(super) const BLOCKS_MAX: u64 = 0x1fff_ff80;
 
 /// The fields as they lie in the file.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -58,6 +68,39 @@ pub(crate) fn probe(head: &[u8]) -> bool {
     head.get(SIGNATURE_OFFSET..)
         .and_then(|rest| U32::read_from_prefix(rest).ok())
         .is_some_and(|(signature, _)| signature.get() == SIGNATURE)
+}
+
+/// The header of a new image as it lies in the file: of `blocks`, the first of them at `offset_data`.
+pub(super) fn new(
+    create: &Create,
+    disk_size: u64,
+    blocks: u32,
+    offset_data: u32,
+) -> impl IntoBytes + Immutable {
+    let mut fields = Fields::new_zeroed();
+    for (byte, with) in fields.text.iter_mut().zip(TEXT) {
+        *byte = *with;
+    }
+    fields.signature = SIGNATURE.into();
+    fields.version = VERSION.into();
+    fields.header_len = HEADER_LEN.into();
+    fields.image_type = if create.is_static { TYPE_STATIC } else { TYPE_DYNAMIC }.into();
+    fields.offset_blocks = MAP_OFFSET.into();
+    fields.offset_data = offset_data.into();
+    fields.sector_len = SECTOR_LEN.into();
+    fields.disk_size = disk_size.into();
+    fields.block_len = BLOCK_SIZE.into();
+    fields.blocks = blocks.into();
+    fields.blocks_allocated = if create.is_static { blocks } else { 0 }.into();
+    fields.uuid_image = create.uuid;
+    fields.uuid_last_modified = create.uuid_last_snapshot;
+    fields
+}
+
+/// Says in the file how many blocks are in it.
+pub(super) fn set_blocks_allocated<S: StorageMut>(storage: &mut S, blocks: u32) -> Result<(), Error> {
+    let offset = core::mem::offset_of!(Fields, blocks_allocated) as u64;
+    Ok(storage.write_at(offset, &blocks.to_le_bytes())?)
 }
 
 /// What the header says.

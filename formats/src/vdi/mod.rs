@@ -2,9 +2,14 @@
 //! of VirtualBox's `VDICore.h`; checks come in `qemu-img`'s order and in its words.
 
 mod check;
+mod create;
 mod header;
+mod write;
 
 use zerocopy::little_endian::U32;
+
+pub use create::{Create, create};
+pub use write::{Target, open};
 
 use crate::block_map::BlockMap;
 use crate::reader::Reader;

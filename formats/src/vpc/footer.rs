@@ -6,25 +6,33 @@ use alloc::format;
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+use super::create::Create;
+use super::geometry::Geometry;
 use super::{SECTOR, invalid};
 use crate::{Error, ErrorKind, Storage};
 
 /// "Cookie".
 const COOKIE: &[u8; 8] = b"conectix";
+/// "Features": the bit that is always set.
+const FEATURES: u32 = 2;
+/// "File Format Version": 1.0.
+const VERSION: u32 = 1 << 16;
+/// "Creator Version" that `qemu-img` writes: 5.3.
+const CREATOR_VERSION: u32 = 0x0005_0003;
 /// Length of the footer in bytes.
 pub(super) const FOOTER_LEN: u64 = 512;
 /// Longest disk in sectors: 2040 GiB, the limit of the format's makers and of QEMU.
-const SECTORS_MAX: u64 = 0xff00_0000;
+pub(super) const SECTORS_MAX: u64 = 0xff00_0000;
 /// The largest "Disk Geometry" in sectors. A longer disk cannot say its length by its geometry.
-const GEOMETRY_MAX: u64 = 65535 * 16 * 255;
+pub(super) const GEOMETRY_MAX: u64 = 65535 * 16 * 255;
 /// Values of "Creator Application" whose makers take the geometry for the length of the disk; for all others the
 /// length is "Current Size".
 const GEOMETRY_CREATORS: [&[u8; 4]; 2] = [b"vpc ", b"qemu"];
 
 /// The fields as they lie in the file.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Fields {
+pub(super) struct Fields {
     cookie: [u8; 8],
     features: U32,
     version: U32,
@@ -193,10 +201,47 @@ impl Footer {
     }
 }
 
-fn read_at<S: Storage>(storage: &mut S, offset: u64) -> Result<Fields, Error> {
+pub(super) fn read_at<S: Storage>(storage: &mut S, offset: u64) -> Result<Fields, Error> {
     let mut fields = Fields::new_zeroed();
     storage.read_at(offset, fields.as_mut_bytes())?;
     Ok(fields)
+}
+
+/// What the footer of a new image says.
+pub(super) struct New<'a> {
+    pub(super) create: &'a Create,
+    pub(super) geometry: Geometry,
+    /// Of the disk.
+    pub(super) sectors: u64,
+}
+
+impl New<'_> {
+    /// The footer as it lies in the file.
+    pub(super) fn fields(&self) -> Fields {
+        let Create { fixed, force_size, timestamp, unique_id, .. } = *self.create;
+        let mut fields = Fields {
+            cookie: *COOKIE,
+            features: FEATURES.into(),
+            version: VERSION.into(),
+            data_offset: if fixed { u64::MAX } else { FOOTER_LEN }.into(),
+            timestamp: timestamp.into(),
+            creator_app: if force_size { *b"qem2" } else { *b"qemu" },
+            creator_version: CREATOR_VERSION.into(),
+            creator_os: *b"Wi2k",
+            original_size: (self.sectors * SECTOR).into(),
+            current_size: (self.sectors * SECTOR).into(),
+            cylinders: self.geometry.cylinders.into(),
+            heads: self.geometry.heads,
+            sectors: self.geometry.sectors,
+            disk_type: if fixed { 2 } else { 3 }.into(),
+            checksum: U32::ZERO,
+            unique_id,
+            saved_state: 0,
+            reserved: [0; 427],
+        };
+        fields.checksum = checksum(&fields).into();
+        fields
+    }
 }
 
 /// Field "Checksum": the one's complement of the sum of all bytes but those of the checksum.

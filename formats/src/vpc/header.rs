@@ -11,6 +11,8 @@ use crate::{Error, ErrorKind, Storage};
 
 /// "Cookie".
 const COOKIE: &[u8; 8] = b"cxsparse";
+/// "Header Version": 1.0.
+const VERSION: u32 = 1 << 16;
 /// Length of the header in bytes.
 pub(super) const HEADER_LEN: u64 = 1024;
 /// Most entries of the block allocation table: QEMU's limit.
@@ -60,6 +62,19 @@ pub(super) struct Parent {
     pub(super) unique_id: [u8; 16],
     pub(super) name: [u8; 512],
     pub(super) locators: [Locator; 8],
+}
+
+/// The header of a new image as it lies in the file: its table, of `entries`, at `table_offset`.
+pub(super) fn new(table_offset: u64, entries: u32, block_size: u32) -> impl IntoBytes + Immutable {
+    let mut fields = Fields::new_zeroed();
+    fields.cookie = *COOKIE;
+    fields.data_offset = u64::MAX.into();
+    fields.table_offset = table_offset.into();
+    fields.header_version = VERSION.into();
+    fields.max_table_entries = entries.into();
+    fields.block_size = block_size.into();
+    fields.checksum = (!fields.as_bytes().iter().map(|&byte| u32::from(byte)).sum::<u32>()).into();
+    fields
 }
 
 /// The header, checked: a block is a power of two of at least 512 bytes, and the table has an entry for every block of

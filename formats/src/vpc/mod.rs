@@ -2,16 +2,21 @@
 //! Image Format Specification"; checks come in `qemu-img`'s order and, where it has any, in its words.
 
 mod check;
+mod create;
 mod footer;
+mod geometry;
 mod header;
 mod parent;
 mod walk;
+mod write;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
+pub use create::{Create, create};
 pub use footer::{DiskType, Footer, Trailer};
 pub use header::DynamicHeader;
+pub use write::{Target, open};
 
 use crate::{Access, BackingFile, Error, ErrorKind, Extent, ExtentKind, Regions, Storage};
 use walk::Walk;

@@ -143,7 +143,12 @@ fn check_table(header: &DynamicHeader) -> Result<(), Error> {
 }
 
 /// A block is in the file and apart from everything else in it that is not a block.
-fn check_place(header: &DynamicHeader, file_len: u64, index: u64, place: u64) -> Result<(), Error> {
+pub(super) fn check_place(
+    header: &DynamicHeader,
+    file_len: u64,
+    index: u64,
+    place: u64,
+) -> Result<(), Error> {
     let end = place + header.stored_block_len();
     if end > file_len {
         return Err(truncated());

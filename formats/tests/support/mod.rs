@@ -4,6 +4,7 @@
 pub mod cases;
 pub mod encrypted;
 pub mod vmdk;
+pub mod write;
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
