@@ -5,6 +5,7 @@ use core::ops::Range;
 use core::ptr::{NonNull, addr_of, addr_of_mut};
 
 use crate::{
+    landing::Landing,
     mmio::{MmioTransport, TransportError},
     queue::{BrokenRing, Rings, Segment, Token, Virtqueue},
 };
@@ -15,8 +16,8 @@ pub const SECTOR: u64 = 512;
 /// Longest single request in bytes; a longer read is several requests in flight at once.
 const MAX_REQUEST: usize = 256 << 10;
 
-/// Longest write in bytes that can be [begun](Block::start_write).
-pub const MAX_WRITE: usize = 2 << 20;
+/// Longest read or write in bytes that can be [begun](Block::start_write).
+pub const MAX_STARTED: usize = 2 << 20;
 
 /// Every request is a header, a buffer and a status byte.
 const SEGMENTS: usize = 3;
@@ -101,16 +102,23 @@ impl Data<'_> {
     }
 }
 
-/// A write whose caller has gone on.
+/// A request whose caller has gone on.
 struct Started {
     token: Token,
     /// The bytes on the disk.
     place: Range<u64>,
-    /// Keeps what the device reads.
-    _bytes: Rc<Vec<u8>>,
+    memory: Memory,
 }
 
-/// A block device that is up.
+/// Keeps the memory that the device works on.
+enum Memory {
+    /// It reads from there.
+    Bytes { _kept: Rc<Vec<u8>> },
+    /// It writes there.
+    Landing(Rc<Landing>),
+}
+
+/// A block device that is up. When it goes, what was begun has ended.
 pub struct Block {
     transport: MmioTransport,
     queue: Virtqueue,
@@ -118,7 +126,7 @@ pub struct Block {
     slots: Box<[Slot]>,
     sectors: u64,
     started: Vec<Started>,
-    /// Whether one of those failed that nobody waited for.
+    /// Whether a write failed that nobody waited for.
     failed: bool,
 }
 
@@ -189,7 +197,7 @@ impl Block {
         self.transfer(TYPE_OUT, sector, Data::Out(bytes))
     }
 
-    /// Begins to write the part `part` of `bytes`, of at most [`MAX_WRITE`] bytes, at byte `offset`: whole sectors inside the
+    /// Begins to write the part `part` of `bytes`, of at most [`MAX_STARTED`] bytes, at byte `offset`: whole sectors inside the
     /// disk. The bytes stay as they are until the device has let go of them, which is when nobody else holds them but the
     /// caller; what becomes of them [`flush`](Self::flush) tells.
     pub fn start_write(
@@ -198,16 +206,39 @@ impl Block {
         bytes: &Rc<Vec<u8>>,
         part: Range<usize>,
     ) -> Result<(), BlockError> {
-        let data = bytes.get(part).filter(|data| data.len() <= MAX_WRITE).ok_or(BlockError::Range)?;
+        let data = bytes.get(part).filter(|data| data.len() <= MAX_STARTED).ok_or(BlockError::Range)?;
         let sector = self.place(offset, data.len())?;
-        if data.is_empty() {
-            return Ok(());
-        }
         self.settle(offset, data.len());
-        let place = offset..offset + data.len() as u64;
         let length = u32::try_from(data.len()).map_err(|_| BlockError::Range)?;
         let data = Segment { address: data.as_ptr() as u64, length, device_writes: false };
-        let header = Header { kind: TYPE_OUT, reserved: 0, sector };
+        self.start(TYPE_OUT, sector, data, Memory::Bytes { _kept: bytes.clone() })
+    }
+
+    /// Begins to read the bytes from `offset` on into the part `part` of `landing`, at most [`MAX_STARTED`] bytes: whole
+    /// sectors inside the disk. They are there when the disk has let go of the landing, unless that
+    /// [says](Landing::take_failure) something else.
+    pub fn start_read(
+        &mut self,
+        offset: u64,
+        landing: &Rc<Landing>,
+        part: Range<usize>,
+    ) -> Result<(), BlockError> {
+        if part.len() > MAX_STARTED {
+            return Err(BlockError::Range);
+        }
+        let sector = self.place(offset, part.len())?;
+        self.settle(offset, part.len());
+        let (address, length) = landing.place(part).ok_or(BlockError::Range)?;
+        let data = Segment { address, length, device_writes: true };
+        self.start(TYPE_IN, sector, data, Memory::Landing(landing.clone()))
+    }
+
+    fn start(&mut self, kind: u32, sector: u64, data: Segment, memory: Memory) -> Result<(), BlockError> {
+        if data.length == 0 {
+            return Ok(());
+        }
+        let place = sector * SECTOR..sector * SECTOR + u64::from(data.length);
+        let header = Header { kind, reserved: 0, sector };
         let token = loop {
             match self.submit(header, Some(data)) {
                 Some(token) => break token,
@@ -215,7 +246,7 @@ impl Block {
                 None => self.wait_for_started()?,
             }
         };
-        self.started.push(Started { token, place, _bytes: bytes.clone() });
+        self.started.push(Started { token, place, memory });
         self.transport.notify(REQUESTS);
         Ok(())
     }
@@ -249,7 +280,7 @@ impl Block {
         Ok(())
     }
 
-    /// Waits until the device has let go of all writes that were begun.
+    /// Waits until the device has let go of all that was begun.
     pub fn wait(&mut self) -> Result<(), BlockError> {
         while !self.started.is_empty() {
             self.wait_for_started()?;
@@ -257,7 +288,7 @@ impl Block {
         Ok(())
     }
 
-    /// Waits for one of the writes that were begun.
+    /// Waits for one of the requests that were begun.
     fn wait_for_started(&mut self) -> Result<(), BlockError> {
         loop {
             match self.queue.completed() {
@@ -271,17 +302,22 @@ impl Block {
         }
     }
 
-    /// Ends the write that was begun as `token`, if one was.
+    /// Ends the request that was begun as `token`, if one was.
     fn let_go(&mut self, token: Token) -> bool {
         let Some(index) = self.started.iter().position(|started| started.token == token) else {
             return false;
         };
-        self.started.swap_remove(index);
-        self.failed |= self.finish(token).is_err();
+        let Started { memory, .. } = self.started.swap_remove(index);
+        if self.finish(token).is_err() {
+            match memory {
+                Memory::Bytes { .. } => self.failed = true,
+                Memory::Landing(landing) => landing.fail(),
+            }
+        }
         true
     }
 
-    /// Waits for the writes that were begun in the `length` bytes from `offset` on: the device may do them in any order.
+    /// Waits for what was begun in the `length` bytes from `offset` on: the device may do them in any order.
     fn settle(&mut self, offset: u64, length: usize) {
         let end = offset.saturating_add(length as u64);
         let meets = |started: &Started| started.place.start < end && offset < started.place.end;
@@ -384,5 +420,12 @@ impl Block {
             STATUS_UNSUPPORTED => Err(BlockError::Unsupported),
             _ => Err(BlockError::Device),
         }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // A device that has proved broken does nothing any more: the machine has ended with it.
+        let _ = self.wait();
     }
 }

@@ -9,10 +9,12 @@ extern crate alloc;
 
 mod block;
 mod console;
+mod landing;
 mod mmio;
 mod queue;
 
-pub use block::{Block, BlockError, MAX_WRITE, SECTOR, Serial};
+pub use block::{Block, BlockError, MAX_STARTED, SECTOR, Serial};
 pub use console::Console;
+pub use landing::Landing;
 pub use mmio::{DeviceType, MmioTransport, TransportError};
 pub use queue::Rings;

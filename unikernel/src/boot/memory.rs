@@ -1,6 +1,9 @@
 //! `memcpy` and its family: the compiler calls them, and there is no C library to bring them.
 
-use core::arch::asm;
+use core::arch::{
+    asm,
+    x86_64::{__m128i, _mm_and_si128, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8},
+};
 
 /// Copies `count` bytes between places that do not overlap.
 ///
@@ -49,6 +52,24 @@ unsafe extern "C" fn memset(target: *mut u8, value: i32, count: usize) -> *mut u
     target
 }
 
+/// Bytes that are compared at once.
+const BLOCK: usize = 64;
+
+/// Whether two blocks have the same bytes.
+///
+/// # Safety
+/// Both are [`BLOCK`] bytes that can be read.
+unsafe fn are_equal(left: *const u8, right: *const u8) -> bool {
+    let mut equal = _mm_set1_epi8(-1);
+    for at in (0..BLOCK).step_by(size_of::<__m128i>()) {
+        // SAFETY: below `BLOCK`, as promised by the caller.
+        let (one, two) =
+            unsafe { (_mm_loadu_si128(left.add(at).cast()), _mm_loadu_si128(right.add(at).cast())) };
+        equal = _mm_and_si128(equal, _mm_cmpeq_epi8(one, two));
+    }
+    _mm_movemask_epi8(equal) == 0xffff
+}
+
 /// Compares `count` bytes.
 ///
 /// # Safety
@@ -56,8 +77,11 @@ unsafe extern "C" fn memset(target: *mut u8, value: i32, count: usize) -> *mut u
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, count: usize) -> i32 {
     let mut at = 0;
-    // SAFETY: both loops read below `count` only.
+    // SAFETY: all loops read below `count` only.
     unsafe {
+        while count - at >= BLOCK && are_equal(left.add(at), right.add(at)) {
+            at += BLOCK;
+        }
         while count - at >= 8
             && left.add(at).cast::<u64>().read_unaligned() == right.add(at).cast::<u64>().read_unaligned()
         {
