@@ -4,8 +4,8 @@ use alloc::{boxed::Box, format, vec, vec::Vec};
 
 use drivers::Block;
 use protocol::{
-    Answer, CheckRequest, CommandHeader, ErrorKind, ErrorRecord, FileFacts, HEADER_LENGTH, InfoRequest,
-    InspectRequest, MapRequest, MeasureRequest, Need, Op, OptionsRequest, Part, Record, Reply,
+    Answer, CheckRequest, CommandHeader, ConvertRequest, ErrorKind, ErrorRecord, FileFacts, HEADER_LENGTH,
+    InfoRequest, InspectRequest, MapRequest, MeasureRequest, Need, Op, OptionsRequest, Part, Record, Reply,
 };
 use serde::Deserialize;
 
@@ -86,6 +86,12 @@ fn dispatch(op: Op, payload: &[u8], files: &mut Attached) -> Result<Answer, Erro
             let request_id = files.request_id;
             let mut tell = |part| tell(request_id, Part::Map(part));
             ops::map::run(&request, files, &mut tell).map(Answer::Map)
+        }
+        Op::Convert => {
+            let request: ConvertRequest = parse(payload)?;
+            let request_id = files.request_id;
+            let mut tell = |part| tell(request_id, Part::Convert(part));
+            ops::convert::run(&request, files, &mut tell).map(Answer::Convert)
         }
         Op::Reply => Err(ErrorRecord::new(ErrorKind::Usage, "a reply to nothing")),
     }

@@ -9,6 +9,7 @@
 extern crate alloc;
 
 mod check;
+mod convert;
 mod facts;
 pub mod handover;
 mod header;
@@ -25,6 +26,7 @@ mod source;
 mod text;
 
 pub use check::{CheckAnswer, CheckFindings, CheckPart, CheckRequest, RepairMode, Repaired};
+pub use convert::{ConvertAnswer, ConvertPart, ConvertRequest, ConvertTarget};
 pub use facts::{ExtentMap, FileFacts, MAX_INLINE_EXTENTS};
 pub use header::{CommandHeader, HEADER_LENGTH, HeaderError, MAX_PAYLOAD, Op, VERSION};
 pub use info::{

@@ -12,8 +12,8 @@ use alloc::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CheckAnswer, CheckPart, ImageInfo, InfoPart, InspectAnswer, InspectPart, MapAnswer, MapPart,
-    MeasureAnswer, Need, OptionsAnswer,
+    CheckAnswer, CheckPart, ConvertAnswer, ConvertPart, ImageInfo, InfoPart, InspectAnswer, InspectPart,
+    MapAnswer, MapPart, MeasureAnswer, Need, OptionsAnswer,
 };
 
 /// Longest record in bytes, its newline not counted.
@@ -75,6 +75,8 @@ pub enum Part {
     Inspect(InspectPart),
     /// Of [`Op::Map`](crate::Op::Map).
     Map(MapPart),
+    /// Of [`Op::Convert`](crate::Op::Convert).
+    Convert(ConvertPart),
 }
 
 /// The answer of an operation.
@@ -93,6 +95,8 @@ pub enum Answer {
     Inspect(Box<InspectAnswer>),
     /// Of [`Op::Map`](crate::Op::Map).
     Map(MapAnswer),
+    /// Of [`Op::Convert`](crate::Op::Convert).
+    Convert(ConvertAnswer),
 }
 
 /// The class of a failure; stable, for callers to match on.

@@ -13,7 +13,7 @@ use super::{
     StartWrite, Terms,
     buffers::Buffers,
     copy::{failed, refused},
-    pieces::{BUFFER, Kind, SECTOR},
+    pieces::{BUFFER, Kind, SECTOR, is_zero},
     source::Source,
 };
 
@@ -213,9 +213,4 @@ impl Output {
         self.buffers.give_written(index, bytes);
         written.map_err(|error| failed(start, error))
     }
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    let (words, rest) = bytes.as_chunks::<64>();
-    words.iter().all(|word| *word == [0; 64]) && rest.iter().all(|&byte| byte == 0)
 }

@@ -231,9 +231,12 @@ impl Sectors<'_> {
     }
 }
 
-fn is_zero(sector: &[u8]) -> bool {
-    let (words, rest) = sector.as_chunks::<8>();
-    words.iter().fold(0, |all, word| all | u64::from_ne_bytes(*word)) == 0
+/// Whether all of `bytes` are zero. Data seldom begins with zeros: that is looked at first.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    let (blocks, rest) = bytes.as_chunks::<64>();
+    let first = blocks.first().map_or(&[][..], |block| &block[..8]);
+    first.iter().all(|&byte| byte == 0)
+        && blocks.iter().all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
         && rest.iter().all(|&byte| byte == 0)
 }
 
