@@ -1,9 +1,9 @@
 //! The one way to run a command: build a machine, enter the sandbox, run the guest until its terminal record.
 
-use std::{fs::File, sync::Arc, time::Duration};
+use std::{fs::File, os::fd::AsFd, sync::Arc, time::Duration};
 
 use protocol::{
-    Answer, CommandHeader, ErrorKind, ErrorRecord, Op, Part, Reply,
+    Answer, CommandHeader, ErrorKind, ErrorRecord, Need, Op, Part, Reply, Role,
     handover::{Handover, RING_PAGE},
 };
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -16,9 +16,10 @@ use crate::{
     error::Error,
     machine::{Deadline, Exit, Fault, Machine, symbol_at},
     records::{Event, MAX_ANSWER, RecordStream, StreamError},
-    references::{Grant, References},
+    references::{self, Grant, References},
     report::reason,
-    sandbox::Sandbox,
+    sandbox::{Beneath, Sandbox, Use},
+    target::Targets,
 };
 
 pub use crate::machine::Cpu;
@@ -34,32 +35,35 @@ const REQUEST_ID: u64 = 1;
 pub struct Disk {
     /// Name by which the guest finds the disk, at most 20 bytes.
     pub serial: String,
-    /// The file.
-    pub file: File,
-    /// Length of the file in bytes.
-    pub length: u64,
-    /// How long the file may become, if the guest may write to it.
-    pub capacity: Option<u64>,
     /// Who does its I/O.
     pub io: IoMode,
+    file: Arc<DiskFile>,
 }
 
 impl Disk {
-    /// A file of `length` bytes to read, served in the vCPU's thread.
-    pub fn read_only(serial: impl Into<String>, file: File, length: u64) -> Self {
-        Self { serial: serial.into(), file, length, capacity: None, io: IoMode::Inline }
+    /// The disk that `file` is, served in the vCPU's thread.
+    pub fn new(serial: impl Into<String>, file: Arc<DiskFile>) -> Self {
+        Self { serial: serial.into(), io: IoMode::Inline, file }
     }
 
-    fn into_file(self) -> Arc<DiskFile> {
-        Arc::new(match self.capacity {
-            None => DiskFile::read_only(self.file, self.length),
-            Some(capacity) => DiskFile::writable(self.file, self.length, capacity),
-        })
+    /// A file of `length` bytes to read.
+    pub fn read_only(serial: impl Into<String>, file: File, length: u64) -> Self {
+        Self::new(serial, Arc::new(DiskFile::read_only(file, length)))
+    }
+
+    /// A file of `length` bytes to write to, which may become `capacity` bytes long.
+    pub fn writable(serial: impl Into<String>, file: File, length: u64, capacity: u64) -> Self {
+        Self::new(serial, Arc::new(DiskFile::writable(file, length, capacity)))
+    }
+
+    /// Whether the guest may write to it.
+    pub fn is_writable(&self) -> bool {
+        self.file.is_writable()
     }
 
     /// Length of the disk in sectors.
     fn sectors(&self) -> u64 {
-        self.length.max(self.capacity.unwrap_or(0)).div_ceil(SECTOR)
+        self.file.capacity().div_ceil(SECTOR)
     }
 }
 
@@ -120,6 +124,8 @@ pub struct Command {
     pub cpu: Cpu,
     /// Who decides about the files that images name. They are served in the vCPU's thread.
     pub references: References,
+    /// The files that it writes, whose disks are among `disks`; those it asks for are made in the vCPU's thread.
+    pub targets: Targets,
     /// Most bytes of its answer: [`MAX_ANSWER`] where parts of it are kept.
     pub max_answer: u64,
 }
@@ -134,6 +140,7 @@ impl Command {
             start: DeviceStart::HandedOver,
             cpu: Cpu::Baseline,
             references: References::denied(),
+            targets: Targets::default(),
             max_answer: MAX_ANSWER,
         }
     }
@@ -164,6 +171,8 @@ pub struct Finished {
     pub answer: Answer,
     /// The files that it was given.
     pub references: References,
+    /// The files that it has written, to be [committed](Targets::commit).
+    pub targets: Targets,
     /// In the order they must go: the deadline, the I/O thread and the devices before the memory they work on.
     _parts: (Deadline, Option<EventLoop>, DeviceBus, Machine),
 }
@@ -195,6 +204,7 @@ pub fn run_guest(
 ) -> Result<Finished, Error> {
     let port = Port::saying(encode(command.op, &command.payload)?);
     let slots = match command.start {
+        DeviceStart::HandedOver if command.targets.has_parts() => references::MAX_SLOTS,
         DeviceStart::HandedOver => command.references.slots(),
         DeviceStart::ByGuest => 0,
     };
@@ -227,8 +237,12 @@ pub fn run_guest(
     let served = events_of_disks(&machine, &bus, &threaded)?;
 
     if let Some(sandbox) = sandbox {
-        sandbox.restrict(command.references.directories())?;
+        let read = |directory| Beneath(AsFd::as_fd(directory), Use::Read);
+        let mut directories: Vec<_> = command.references.directories().iter().map(read).collect();
+        directories.extend(command.targets.directories());
+        sandbox.restrict(&directories)?;
     }
+    command.targets.mind_signals().map_err(Error::EventLoop)?;
     let io = if served.is_empty() {
         None
     } else {
@@ -238,11 +252,12 @@ pub fn run_guest(
     if let Some(sandbox) = sandbox {
         sandbox.filter_syscalls()?;
     }
-    let mut references = command.references;
+    let (mut references, mut targets) = (command.references, command.targets);
     let records = RecordStream::new(REQUEST_ID, command.max_answer);
-    let mut answers = Answers { port: &port, records, references: &mut references, files, consumer };
+    let mut answers =
+        Answers { port: &port, records, references: &mut references, targets: &mut targets, files, consumer };
     let answer = converse(guest, &mut machine, &mut bus, io.as_ref(), &deadline, &mut answers)?;
-    Ok(Finished { answer, references, _parts: (deadline, io, bus, machine) })
+    Ok(Finished { answer, references, targets, _parts: (deadline, io, bus, machine) })
 }
 
 /// The host's side of the conversation with the guest.
@@ -250,6 +265,7 @@ struct Answers<'a> {
     port: &'a Port,
     records: RecordStream,
     references: &'a mut References,
+    targets: &'a mut Targets,
     /// The files of the disks, by serial.
     files: Vec<(String, Arc<DiskFile>)>,
     consumer: &'a mut Consumer<'a>,
@@ -271,6 +287,16 @@ impl Answers<'_> {
             _ => {}
         }
         Error::Guest(record)
+    }
+
+    /// Gives the guest a file that it asks for, or not.
+    fn need(&mut self, need: &Need) -> Result<Grant, ErrorRecord> {
+        if need.role != Role::NewExtent {
+            return self.references.answer(need);
+        }
+        let serial = self.references.take_slot()?;
+        let (facts, disk) = self.targets.answer(need, &serial)?;
+        Ok(Grant { facts, disks: vec![disk] })
     }
 
     /// Makes a file as long as the guest says that its image is.
@@ -301,7 +327,7 @@ fn converse(
                 Event::Part(part) => (answers.consumer)(part, answers.references)?,
                 Event::Length { disk, length } => answers.set_length(&disk, length)?,
                 Event::Need(need) => {
-                    let reply = match answers.references.answer(&need) {
+                    let reply = match answers.need(&need) {
                         Ok(Grant { facts, disks }) => {
                             for disk in disks {
                                 let (transport, file) = transport(disk)?;
@@ -342,8 +368,7 @@ fn encode(op: Op, payload: &[u8]) -> Result<Vec<u8>, Error> {
 
 /// A disk's device, and its file by its serial.
 fn transport(disk: Disk) -> Result<(MmioTransport, (String, Arc<DiskFile>)), DeviceError> {
-    let serial = disk.serial.clone();
-    let file = disk.into_file();
+    let Disk { serial, file, .. } = disk;
     let transport = MmioTransport::new(Box::new(Block::new(file.clone(), &serial)))?;
     Ok((transport, (serial, file)))
 }

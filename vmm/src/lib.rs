@@ -15,4 +15,5 @@ pub mod references;
 mod report;
 pub mod sandbox;
 mod source;
+pub mod target;
 mod verdict;

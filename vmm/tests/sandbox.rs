@@ -82,7 +82,7 @@ fn landlock_closes_every_path() {
         let mut open = File::open("/etc/passwd").unwrap();
         let new = env::temp_dir().join(format!("instar-landlock-{}", process::id()));
         // A kernel without Landlock fails here: this project's tests are run where it exists.
-        assert_eq!(layers::landlock::<File>(&[]).unwrap(), Layer::Enforced);
+        assert_eq!(layers::landlock(&[]).unwrap(), Layer::Enforced);
 
         assert_eq!(errno(File::open("/etc/passwd")), Some(libc::EACCES));
         assert_eq!(errno(File::open("/dev/null")), Some(libc::EACCES));
@@ -105,7 +105,7 @@ fn landlock_closes_the_network_and_other_processes() {
         let (name, port) = case.split_once(' ').unwrap();
         let port: u16 = port.parse().unwrap();
         assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
-        assert_eq!(layers::landlock::<File>(&[]).unwrap(), Layer::Enforced);
+        assert_eq!(layers::landlock(&[]).unwrap(), Layer::Enforced);
         assert_eq!(errno(TcpStream::connect(("127.0.0.1", port))), Some(libc::EACCES));
         assert_eq!(errno(TcpListener::bind(("127.0.0.1", 0))), Some(libc::EACCES));
         assert_eq!(errno(UnixStream::connect_addr(&abstract_socket(name))), Some(libc::EPERM));

@@ -93,6 +93,8 @@ pub enum Role {
     DataFile,
     /// A part of the disk.
     Extent,
+    /// A part of the disk of a new image, to be made or made empty.
+    NewExtent,
 }
 
 impl Role {
@@ -101,7 +103,7 @@ impl Role {
         match self {
             Self::Backing => "backing file",
             Self::DataFile => "external data file",
-            Self::Extent => "extent file",
+            Self::Extent | Self::NewExtent => "extent file",
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    launch::{self, Command, Consumer, Finished, Limits},
+    launch::{self, Command, Consumer, Disk, Finished, Limits},
     machine::{MAX_MEMORY, MIN_MEMORY},
     records::{MAX_ANSWER, StreamError},
     references::Directory,
@@ -237,7 +237,9 @@ fn launch(
         as_qemu_img: speaker.as_qemu_img,
         references: !command.references.directories().is_empty(),
         more_output: (command.max_answer - MAX_ANSWER.min(command.max_answer)).saturating_mul(TEXT),
-        writable: command.disks.iter().any(|disk| disk.capacity.is_some()),
+        writable: command.disks.iter().any(Disk::is_writable),
+        appearing: command.targets.has_new(),
+        creating: command.targets.has_parts(),
     };
     let sandbox = Sandbox::new(options);
     let finished = launch::run(command, limits, Some(&sandbox), consumer);

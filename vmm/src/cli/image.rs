@@ -167,8 +167,10 @@ impl Files<'_> {
         let is_device = file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
         let size = (facts.length, facts.allocated);
         self.opened.push(Opened { serial: serial.clone(), path: path.to_owned(), size, is_device });
-        let capacity = room.map(|room| room(facts.length));
-        self.disks.push(Disk { serial, file, length: facts.length, capacity, io: IoMode::Inline });
+        self.disks.push(match room {
+            Some(room) => Disk::writable(serial, file, facts.length, room(facts.length)),
+            None => Disk::read_only(serial, file, facts.length),
+        });
         if let (Some(file), ExtentMap::Disk { disk, count }) = (extents, &facts.extents) {
             let length = count * source::RANGE;
             self.disks.push(Disk::read_only(disk, file, length));

@@ -3,10 +3,13 @@
 use std::{
     fs::File,
     io,
-    os::unix::fs::FileExt,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::FileExt,
+    },
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -23,19 +26,38 @@ pub struct DiskFile {
     length: AtomicU64,
     /// How long the file may become by writing, if it may be written to.
     capacity: Option<u64>,
+    /// Whether it is as long as it is: what is behind the bytes written so far is made zeros when something is written
+    /// behind it, as in a file that grows.
+    fixed: bool,
+    changed: AtomicBool,
+    /// Held while a device is made to look longer.
+    growing: Mutex<()>,
     failure: Mutex<Option<io::Error>>,
 }
 
 impl DiskFile {
     /// `length` bytes of `file` that nobody writes to.
     pub fn read_only(file: File, length: u64) -> Self {
-        Self { file, length: AtomicU64::new(length), capacity: None, failure: Mutex::new(None) }
+        Self {
+            file,
+            length: AtomicU64::new(length),
+            capacity: None,
+            fixed: false,
+            changed: AtomicBool::new(false),
+            growing: Mutex::new(()),
+            failure: Mutex::new(None),
+        }
     }
 
     /// A file of `length` bytes that may be written to and grow up to `capacity` bytes; not below its length.
     pub fn writable(file: File, length: u64, capacity: u64) -> Self {
         let capacity = Some(capacity.max(length));
         Self { capacity, ..Self::read_only(file, length) }
+    }
+
+    /// A block device of `length` bytes that may be written to.
+    pub fn device(file: File, length: u64) -> Self {
+        Self { fixed: true, ..Self::writable(file, length, length) }
     }
 
     /// Whether it may be written to.
@@ -48,12 +70,18 @@ impl DiskFile {
         self.capacity.unwrap_or_else(|| self.length())
     }
 
-    /// Cuts the file to `length` bytes, or makes it that long; refused beyond its bounds.
+    /// Cuts the file to `length` bytes, or makes it that long; refused beyond its bounds. A device is made to look like that.
     pub fn set_length(&self, length: u64) -> io::Result<()> {
         if self.capacity.is_none_or(|capacity| length > capacity) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        self.file.set_len(length)?;
+        self.changed.store(true, Ordering::Release);
+        if self.fixed {
+            let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+            self.fill_with_zeros(self.length(), length)?;
+        } else {
+            self.file.set_len(length)?;
+        }
         self.length.store(length, Ordering::Release);
         Ok(())
     }
@@ -61,7 +89,8 @@ impl DiskFile {
     /// Makes `length` bytes from `offset` on read as zeros; with `unmap` their space may be given up.
     pub(super) fn write_zeros(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
         let end = offset + length;
-        if self.length() < end {
+        self.before_write(offset)?;
+        if !self.fixed && self.length() < end {
             self.file.set_len(end)?;
         }
         let mode = match unmap {
@@ -87,6 +116,16 @@ impl DiskFile {
         Ok(())
     }
 
+    /// Whether the file was written to, cut or made longer.
+    pub fn was_changed(&self) -> bool {
+        self.changed.load(Ordering::Acquire)
+    }
+
+    /// Waits until all of it is on the disk.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
     /// Why a transfer failed: the first failure there was. The guest only learns that there was one.
     pub fn take_failure(&self) -> Option<io::Error> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -100,6 +139,18 @@ impl DiskFile {
         self.length.load(Ordering::Acquire)
     }
 
+    /// The file is about to be written to from `offset` on.
+    pub(super) fn before_write(&self, offset: u64) -> io::Result<()> {
+        self.changed.store(true, Ordering::Release);
+        if self.fixed && offset > self.length() {
+            let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+            let length = self.length();
+            self.fill_with_zeros(length, offset)?;
+            self.length.fetch_max(offset, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
     /// The file was written to up to `end`.
     pub(super) fn written_to(&self, end: u64) {
         self.length.fetch_max(end, Ordering::AcqRel);
@@ -108,5 +159,11 @@ impl DiskFile {
     /// A transfer failed.
     pub(super) fn failed(&self, error: io::Error) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
+
+impl AsFd for DiskFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }

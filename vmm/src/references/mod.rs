@@ -201,11 +201,22 @@ impl References {
         Ok(())
     }
 
+    /// Serial of the disk in the next slot, for a file that is nobody else's business.
+    pub fn take_slot(&mut self) -> Result<String, ErrorRecord> {
+        if self.slots == MAX_SLOTS {
+            return Err(too_many());
+        }
+        self.slots += 1;
+        Ok(slot_serial(self.slots - 1))
+    }
+
     fn grant(&mut self, need: &Need, mut known: Known, file: File) -> Result<Grant, ErrorRecord> {
         let lock = match (self.opening.lock, need.role, need.format.as_deref()) {
             (false, _, _) => None,
             // What holds no tables may be written to while it is read.
-            (true, Role::DataFile | Role::Extent, _) | (true, _, Some("raw")) => Some(Format::Raw),
+            (true, Role::DataFile | Role::Extent | Role::NewExtent, _) | (true, _, Some("raw")) => {
+                Some(Format::Raw)
+            }
             (true, Role::Backing, _) => Some(Format::Structured),
         };
         let serial = slot_serial(self.slots);
@@ -219,14 +230,17 @@ impl References {
             disks.push(Disk::read_only(name.as_str(), file, *count * source::RANGE));
         }
         if self.slots + disks.len() > MAX_SLOTS {
-            let message = format!("The image leads to more than {MAX_SLOTS} files");
-            return Err(ErrorRecord::new(ErrorKind::Limit, message));
+            return Err(too_many());
         }
         self.slots += disks.len();
         known.size = (facts.length, facts.allocated);
         self.files.insert(serial, known);
         Ok(Grant { facts, disks })
     }
+}
+
+fn too_many() -> ErrorRecord {
+    ErrorRecord::new(ErrorKind::Limit, format!("The image leads to more than {MAX_SLOTS} files"))
 }
 
 /// Device and inode of a regular file.

@@ -36,7 +36,7 @@ fn role(role: Role) -> &'static str {
     match role {
         Role::Backing => "backing-file",
         Role::DataFile => "data-file",
-        Role::Extent => "extent-file",
+        Role::Extent | Role::NewExtent => "extent-file",
     }
 }
 

@@ -1,26 +1,24 @@
-//! Landlock with no rule but for the directories whose files may be read: whatever else it knows how to forbid is
-//! forbidden.
-
-use std::os::fd::AsFd;
+//! Landlock with no rule but for the directories in which something is still to be done: whatever else it knows how to
+//! forbid is forbidden.
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
-    RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetError, RulesetStatus, Scope,
 };
 
-use super::{Layer, SandboxError};
+use super::{Beneath, Layer, SandboxError, Use};
 
 /// The newest interface whose whole vocabulary is asked for (Linux 6.12: all file access, TCP, signals, abstract
 /// sockets). On an older kernel the rest is enforced and the layer is [`Layer::Partial`]; what is missing there
 /// (TCP before 6.7, signals before 6.12) is refused by the system call filter as well.
 const WANTED: ABI = ABI::V6;
 
-/// Closes all paths, ports and scopes to this thread and those it will spawn. Open descriptors keep working.
-/// Files beneath `directories` can still be opened for reading.
-pub fn restrict<D: AsFd>(directories: &[D]) -> Result<Layer, SandboxError> {
+/// Closes all paths, ports and scopes to this thread and those it will spawn, but for what may be done beneath
+/// `directories`. Open descriptors keep working.
+pub fn restrict(directories: &[Beneath<'_>]) -> Result<Layer, SandboxError> {
     let rules = directories
         .iter()
-        .map(|directory| Ok::<_, RulesetError>(PathBeneath::new(directory, AccessFs::ReadFile)));
+        .map(|&Beneath(directory, why)| Ok::<_, RulesetError>(PathBeneath::new(directory, rights(why))));
     let status = Ruleset::default()
         .handle_access(AccessFs::from_all(WANTED))?
         .handle_access(AccessNet::from_all(WANTED))?
@@ -33,4 +31,18 @@ pub fn restrict<D: AsFd>(directories: &[D]) -> Result<Layer, SandboxError> {
         RulesetStatus::PartiallyEnforced => Layer::Partial,
         RulesetStatus::NotEnforced => Layer::Missing,
     })
+}
+
+fn rights(why: Use) -> BitFlags<AccessFs> {
+    match why {
+        Use::Read => AccessFs::ReadFile.into(),
+        Use::Appear => AccessFs::MakeReg | AccessFs::RemoveFile,
+        Use::Create => {
+            AccessFs::MakeReg
+                | AccessFs::RemoveFile
+                | AccessFs::ReadFile
+                | AccessFs::WriteFile
+                | AccessFs::Truncate
+        }
+    }
 }

@@ -33,7 +33,8 @@ pub fn lower(options: SandboxOptions) -> Result<Layer, SandboxError> {
     lower_one("RLIMIT_NPROC", Resource::RLIMIT_NPROC, 0)?;
     // No further descriptor but for referenced files; open ones are not affected. Last, because the steps above may
     // need one.
-    let descriptors = if options.references { REFERENCED } else { 0 };
+    let opens = options.references || options.creating;
+    let descriptors = if opens { REFERENCED } else { 0 };
     lower_one("RLIMIT_NOFILE", Resource::RLIMIT_NOFILE, descriptors)?;
     Ok(Layer::Enforced)
 }

@@ -12,7 +12,7 @@ mod landlock;
 mod limits;
 mod syscalls;
 
-use std::{io, os::fd::AsFd, sync::Mutex};
+use std::{io, os::fd::BorrowedFd, sync::Mutex};
 
 use thiserror::Error;
 
@@ -23,11 +23,30 @@ pub struct SandboxOptions {
     pub writable: bool,
     /// Files that images name may be opened beneath the directories given to [`Sandbox::restrict`].
     pub references: bool,
+    /// Files that are complete get their names in directories given to [`Sandbox::restrict`].
+    pub appearing: bool,
+    /// Files are made or opened for writing there.
+    pub creating: bool,
     /// How much more than usual the result may add to a file that it is redirected to, in bytes.
     pub more_output: u64,
     /// Invoked as `qemu-img`: what is printed when a system call is refused speaks under that name.
     pub as_qemu_img: bool,
 }
+
+/// What is still to be done beneath a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Files are opened for reading.
+    Read,
+    /// Files that are open get their names, or lose them.
+    Appear,
+    /// Files are made, or opened for writing, and get their names.
+    Create,
+}
+
+/// A directory in which something is still to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Beneath<'a>(pub BorrowedFd<'a>, pub Use);
 
 /// How much of a layer is in force.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,9 +109,9 @@ impl Sandbox {
         Self { options, status: Mutex::default() }
     }
 
-    /// Step one: no file can be opened any more but for reading and beneath `directories`. Threads spawned later are
-    /// as restricted as the calling one.
-    pub fn restrict<D: AsFd>(&self, directories: &[D]) -> Result<Status, SandboxError> {
+    /// Step one: no file can be opened, made or renamed any more but in and beneath `directories`, and there only for what
+    /// they are given for. Threads spawned later are as restricted as the calling one.
+    pub fn restrict(&self, directories: &[Beneath<'_>]) -> Result<Status, SandboxError> {
         self.note(|status, layer| status.no_new_privs = layer, no_new_privs()?);
         self.note(|status, layer| status.landlock = layer, landlock::restrict(directories)?);
         Ok(self.status())

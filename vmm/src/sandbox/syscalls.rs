@@ -87,6 +87,17 @@ const WRITING: &[i64] = &[
 const OPENING: &[i64] =
     &[libc::SYS_openat2, libc::SYS_statx, libc::SYS_fstat, libc::SYS_lseek, libc::SYS_memfd_create];
 
+/// Allowed beside [`WRITING`] when files get their names.
+const APPEARING: &[i64] = &[
+    libc::SYS_linkat,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_unlinkat,
+    libc::SYS_newfstatat,
+    // For the thread that waits for signals which end the process.
+    libc::SYS_rt_sigtimedwait,
+];
+
 /// Installs the filter on all threads of the process.
 pub fn filter(options: SandboxOptions) -> Result<Layer, SandboxError> {
     let program = compile(options)?;
@@ -111,7 +122,10 @@ fn rules(options: SandboxOptions) -> Result<BTreeMap<i64, Vec<Rule>>, BackendErr
     rules.insert(libc::SYS_ioctl, vec![only(1, Op::Eq, KVM_RUN)?]);
     // Debug builds of std check with F_GETFD that a descriptor they close is open.
     let mut controls = vec![libc::F_GETFD];
-    if options.references {
+    if options.appearing {
+        rules.extend(APPEARING.iter().map(|&number| (number, Vec::new())));
+    }
+    if options.references || options.creating {
         rules.extend(OPENING.iter().map(|&number| (number, Vec::new())));
         controls.extend([libc::F_OFD_SETLK, libc::F_OFD_GETLK]);
     }

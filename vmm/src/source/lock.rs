@@ -63,6 +63,8 @@ pub enum Usage {
     Read,
     /// It is read and written, and may become longer or shorter.
     Write,
+    /// It is made anew; what is in it does not count.
+    Create,
 }
 
 /// Takes the locks of a program that uses the file so, and checks that nobody's use of the file conflicts. A file system
@@ -71,6 +73,7 @@ pub fn take(file: &File, format: Format, usage: Usage) -> Result<(), Conflict> {
     let needed: &[Permission] = match usage {
         Usage::Read => &[Permission::ConsistentRead],
         Usage::Write => &[Permission::ConsistentRead, Permission::Write, Permission::Resize],
+        Usage::Create => &[Permission::Write, Permission::Resize],
     };
     let unshared: &[Permission] = match format {
         Format::Raw => &[],

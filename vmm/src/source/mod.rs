@@ -19,8 +19,7 @@ use protocol::{ErrorKind, ExtentMap, FileFacts, QemuVersion};
 use thiserror::Error;
 
 pub use extents::{MAX_EXTENTS, RANGE};
-use lock::Usage;
-pub use lock::{Conflict, Format};
+pub use lock::{Conflict, Format, Usage, take as lock};
 
 use crate::report::{escape_name, reason};
 
@@ -144,7 +143,7 @@ pub fn describe(mut file: File, path: &OsStr, options: SourceOptions<'_>) -> Res
     };
     if let Some(format) = options.lock {
         let usage = if options.write { Usage::Write } else { Usage::Read };
-        lock::take(&file, format, usage)?;
+        lock(&file, format, usage)?;
     }
     let (map, extents) = if options.extents {
         extents::scan(&mut file, length, options.serial, options.deadline)?
