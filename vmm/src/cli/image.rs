@@ -13,7 +13,7 @@ use super::{
     image_opts::{self, Below, Description},
 };
 use crate::{
-    launch::{Disk, IoMode},
+    launch::Disk,
     references::{Opening, References},
     report::{Failure, Speaker, escape_name, reason},
     source::{self, Source, SourceError, SourceOptions},
