@@ -182,6 +182,12 @@ impl Finished {
     pub fn leave_standing(self) {
         std::mem::forget(self);
     }
+
+    /// The files that were written, to be committed. As [`leave_standing`](Self::leave_standing) for the rest.
+    pub fn into_targets(self) -> Targets {
+        std::mem::forget(self._parts);
+        self.targets
+    }
 }
 
 /// Runs `command` in a machine of its own. With a sandbox, the calling process is restricted for good.

@@ -2,15 +2,11 @@
 
 use std::{
     ffi::OsString,
-    fs::OpenOptions,
     time::{Duration, Instant},
 };
 
 use argh::{ArgsInfo, FromArgs};
-use protocol::{
-    Answer, ConvertRequest, ConvertTarget, ErrorKind, ExtentMap, FileFacts, Op, QemuVersion,
-    options::is_valid_list,
-};
+use protocol::{Answer, ConvertRequest, ConvertTarget, Op, QemuVersion, options::is_valid_list};
 
 use super::{
     argv::{Item, Reader, Table},
@@ -19,8 +15,9 @@ use super::{
     secret,
 };
 use crate::{
-    launch::{Command, Disk, IoMode},
-    report::{self, Failure, Speaker, escape},
+    launch::{Command, IoMode},
+    report::{self, Failure, Speaker, escape, escape_name},
+    target::{NewImage, TargetError, Targets},
 };
 
 /// The command's name.
@@ -28,6 +25,9 @@ pub const NAME: &str = "convert";
 
 /// Serial of the disk that is written.
 const TARGET: &str = "target";
+
+/// How long a target may become, in bytes: longer than any file.
+const CAPACITY: u64 = 1 << 62;
 
 /// Make an image OUTPUT that holds what FILE holds.
 #[derive(FromArgs, ArgsInfo)]
@@ -118,21 +118,19 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     };
     let Image { source, mut disks, references, .. } = Image::open(name, how)?;
     let io = IoMode::for_reading(source.file.allocated);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(target)
-        .map_err(|error| Failure::new(ErrorKind::Io, error.to_string()))?;
-    let facts = FileFacts {
-        disk: TARGET.to_owned(),
-        length: 0,
-        allocated: 0,
-        extents: ExtentMap::Inline(Vec::new()),
-        named_dmg: false,
+    let mut targets = Targets::default();
+    let new = NewImage { serial: TARGET, capacity: CAPACITY };
+    let refused = |error: TargetError| {
+        Failure::new(
+            error.kind(),
+            format!("{}: error while converting {}: {error}", escape_name(target), options.target()),
+        )
     };
-    disks.push(Disk { io, ..Disk { capacity: Some(1 << 62), ..Disk::read_only(TARGET, file, 0) } });
+    let facts = targets.create(target, new).map_err(refused)?;
+    if options.target() == "vmdk" {
+        targets.allow_parts(target, CAPACITY).map_err(refused)?;
+    }
+    disks.extend(io.for_all(targets.take_disks()));
     let request = ConvertRequest {
         profile: speaker.profile,
         secrets: secrets.for_keys(&source.keys())?,
@@ -140,7 +138,7 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
         snapshot: None,
         target: ConvertTarget::New {
             file: facts,
-            format: options.target_format.last().map_or("raw", String::as_str).to_owned(),
+            format: options.target().to_owned(),
             options: (!options.options.is_empty()).then(|| options.options.join(",")),
         },
         sparse: 4096,
@@ -149,11 +147,16 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
         progress: false,
     };
     let command = common::command(Op::Convert, &request)?;
-    let command = Command { disks, references, ..command };
+    let command = Command { disks, references, targets, ..command };
     let finished = terms.launch(command, name, &mut |_, _| Ok(()))?;
     let Answer::Convert(_) = &finished.answer else { return Err(common::another_operation()) };
-    finished.leave_standing();
-    Ok(())
+    finished.into_targets().commit().map_err(refused)
+}
+
+impl Convert {
+    fn target(&self) -> &str {
+        self.target_format.last().map_or("raw", String::as_str)
+    }
 }
 
 /// What qemu-img checks about an option when it comes to it, before the options behind it.
