@@ -2,15 +2,11 @@
 
 use std::{
     ffi::OsString,
-    fs::OpenOptions,
     time::{Duration, Instant},
 };
 
 use argh::{ArgsInfo, FromArgs};
-use protocol::{
-    Answer, ConvertRequest, ConvertTarget, ErrorKind, ExtentMap, FileFacts, Op, QemuVersion,
-    options::is_valid_list,
-};
+use protocol::{Answer, ConvertRequest, ConvertTarget, Op, QemuVersion, options::is_valid_list};
 
 use super::{
     argv::{Item, Reader, Table},
@@ -19,8 +15,9 @@ use super::{
     secret,
 };
 use crate::{
-    launch::{Command, Disk, IoMode},
-    report::{self, Failure, Speaker, escape},
+    launch::{Command, IoMode},
+    report::{self, Failure, Speaker, escape, escape_name},
+    target::{NewImage, TargetError, Targets},
 };
 
 /// The command's name.
@@ -118,21 +115,15 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     };
     let Image { source, mut disks, references, .. } = Image::open(name, how)?;
     let io = IoMode::for_reading(source.file.allocated);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(target)
-        .map_err(|error| Failure::new(ErrorKind::Io, error.to_string()))?;
-    let facts = FileFacts {
-        disk: TARGET.to_owned(),
-        length: 0,
-        allocated: 0,
-        extents: ExtentMap::Inline(Vec::new()),
-        named_dmg: false,
+    let failed = |error: &TargetError| {
+        let format = options.target_format.last().map_or("raw", String::as_str);
+        let message = format!("{}: error while converting {}: {error}", escape_name(target), escape(format));
+        Failure::new(error.kind(), message)
     };
-    disks.push(Disk { io, ..Disk { capacity: Some(1 << 62), ..Disk::read_only(TARGET, file, 0) } });
+    let mut targets = Targets::default();
+    let new = NewImage { serial: TARGET, capacity: 1 << 62 };
+    let facts = targets.create(target, new).map_err(|error| failed(&error))?;
+    disks.extend(io.for_all(targets.take_disks()));
     let request = ConvertRequest {
         profile: speaker.profile,
         secrets: secrets.for_keys(&source.keys())?,
@@ -149,9 +140,10 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
         progress: false,
     };
     let command = common::command(Op::Convert, &request)?;
-    let command = Command { disks, references, ..command };
-    let finished = terms.launch(command, name, &mut |_, _| Ok(()))?;
+    let command = Command { disks, references, targets, ..command };
+    let mut finished = terms.launch(command, name, &mut |_, _| Ok(()))?;
     let Answer::Convert(_) = &finished.answer else { return Err(common::another_operation()) };
+    finished.commit().map_err(|error| failed(&error))?;
     finished.leave_standing();
     Ok(())
 }
