@@ -19,7 +19,7 @@ use crate::{
     references::{self, Grant, References},
     report::reason,
     sandbox::{Beneath, Sandbox, Use},
-    target::Targets,
+    target::{TargetError, Targets},
 };
 
 pub use crate::machine::Cpu;
@@ -171,22 +171,21 @@ pub struct Finished {
     pub answer: Answer,
     /// The files that it was given.
     pub references: References,
-    /// The files that it has written, to be [committed](Targets::commit).
+    /// The files that it has written, to be [committed](Self::commit).
     pub targets: Targets,
     /// In the order they must go: the deadline, the I/O thread and the devices before the memory they work on.
     _parts: (Deadline, Option<EventLoop>, DeviceBus, Machine),
 }
 
 impl Finished {
+    /// Ends well with the files that were written: they are on the disk, and new ones have their names.
+    pub fn commit(&mut self) -> Result<(), TargetError> {
+        std::mem::take(&mut self.targets).commit()
+    }
+
     /// Leaves the machine to the kernel. For a process that ends next: everything goes at once then, and no sooner.
     pub fn leave_standing(self) {
         std::mem::forget(self);
-    }
-
-    /// The files that were written, to be committed. As [`leave_standing`](Self::leave_standing) for the rest.
-    pub fn into_targets(self) -> Targets {
-        std::mem::forget(self._parts);
-        self.targets
     }
 }
 

@@ -98,7 +98,8 @@ fn a_map_of_extents_on_a_disk_counts_as_one_in_the_command() {
     }
     let on_disk = ExtentMap::Disk { disk: "source.extents".into(), count: ranges.len() as u64 };
     // Each disk is served in its own way.
-    let source = Disk { io: IoMode::Threaded, ..disk("source", &file) };
+    let mut source = disk("source", &file);
+    source.io = IoMode::Threaded;
     let disks = vec![source, disk("source.extents", &map)];
     let payload = request(facts("source", LENGTH, on_disk));
     let answer = measure(&payload, disks, DeviceStart::HandedOver, &LIMITS).unwrap();

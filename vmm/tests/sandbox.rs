@@ -427,7 +427,7 @@ fn a_machine_runs_and_is_taken_down_inside_the_sandbox() {
     let disk = Disk::read_only("source", file, 1 << 20);
     let deed = case.split_once(' ').map(|(_, deed)| deed);
     let payload = deed.unwrap_or(&request).as_bytes().to_vec();
-    let command = Command { disks: vec![Disk { io, ..disk }], ..Command::new(Op::Measure, payload) };
+    let command = Command { disks: io.for_all(vec![disk]), ..Command::new(Op::Measure, payload) };
     let limits =
         Limits { memory: 64 << 20, timeout: Duration::from_secs(if deed.is_some() { 1 } else { 30 }) };
     let sandbox = Sandbox::new(SandboxOptions::default());

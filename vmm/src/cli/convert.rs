@@ -26,9 +26,6 @@ pub const NAME: &str = "convert";
 /// Serial of the disk that is written.
 const TARGET: &str = "target";
 
-/// How long a target may become, in bytes: longer than any file.
-const CAPACITY: u64 = 1 << 62;
-
 /// Make an image OUTPUT that holds what FILE holds.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
@@ -118,18 +115,14 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     };
     let Image { source, mut disks, references, .. } = Image::open(name, how)?;
     let io = IoMode::for_reading(source.file.allocated);
-    let mut targets = Targets::default();
-    let new = NewImage { serial: TARGET, capacity: CAPACITY };
-    let refused = |error: TargetError| {
-        Failure::new(
-            error.kind(),
-            format!("{}: error while converting {}: {error}", escape_name(target), options.target()),
-        )
+    let failed = |error: &TargetError| {
+        let format = options.target_format.last().map_or("raw", String::as_str);
+        let message = format!("{}: error while converting {}: {error}", escape_name(target), escape(format));
+        Failure::new(error.kind(), message)
     };
-    let facts = targets.create(target, new).map_err(refused)?;
-    if options.target() == "vmdk" {
-        targets.allow_parts(target, CAPACITY).map_err(refused)?;
-    }
+    let mut targets = Targets::default();
+    let new = NewImage { serial: TARGET, capacity: 1 << 62 };
+    let facts = targets.create(target, new).map_err(|error| failed(&error))?;
     disks.extend(io.for_all(targets.take_disks()));
     let request = ConvertRequest {
         profile: speaker.profile,
@@ -138,7 +131,7 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
         snapshot: None,
         target: ConvertTarget::New {
             file: facts,
-            format: options.target().to_owned(),
+            format: options.target_format.last().map_or("raw", String::as_str).to_owned(),
             options: (!options.options.is_empty()).then(|| options.options.join(",")),
         },
         sparse: 4096,
@@ -148,15 +141,11 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     };
     let command = common::command(Op::Convert, &request)?;
     let command = Command { disks, references, targets, ..command };
-    let finished = terms.launch(command, name, &mut |_, _| Ok(()))?;
+    let mut finished = terms.launch(command, name, &mut |_, _| Ok(()))?;
     let Answer::Convert(_) = &finished.answer else { return Err(common::another_operation()) };
-    finished.into_targets().commit().map_err(refused)
-}
-
-impl Convert {
-    fn target(&self) -> &str {
-        self.target_format.last().map_or("raw", String::as_str)
-    }
+    finished.commit().map_err(|error| failed(&error))?;
+    finished.leave_standing();
+    Ok(())
 }
 
 /// What qemu-img checks about an option when it comes to it, before the options behind it.
