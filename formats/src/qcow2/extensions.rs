@@ -15,12 +15,12 @@ use crate::luks::{self, Area, LuksInfo};
 use crate::reader::{Reader, c_string};
 use crate::{Error, ErrorKind, Storage};
 
-const END: u32 = 0;
-const BACKING_FORMAT: u32 = 0xe279_2aca;
-const FEATURE_NAMES: u32 = 0x6803_f857;
-const BITMAPS: u32 = 0x2385_2875;
-const CRYPTO_HEADER: u32 = 0x0537_be77;
-const DATA_FILE: u32 = 0x4441_5441;
+pub(super) const END: u32 = 0;
+pub(super) const BACKING_FORMAT: u32 = 0xe279_2aca;
+pub(super) const FEATURE_NAMES: u32 = 0x6803_f857;
+pub(super) const BITMAPS: u32 = 0x2385_2875;
+pub(super) const CRYPTO_HEADER: u32 = 0x0537_be77;
+pub(super) const DATA_FILE: u32 = 0x4441_5441;
 
 /// Longest name of a backing format plus one: the room QEMU has for it.
 const BACKING_FORMAT_ROOM: u32 = 16;
@@ -34,27 +34,27 @@ const BITMAP_DIRECTORY_MAX: u64 = 1024 * BITMAPS_MAX as u64;
 /// An extension's own header.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Head {
-    kind: U32,
-    length: U32,
+pub(super) struct Head {
+    pub(super) kind: U32,
+    pub(super) length: U32,
 }
 
 /// Section "Full disk encryption header pointer".
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct CryptoHeader {
-    offset: U64,
-    length: U64,
+pub(super) struct CryptoHeader {
+    pub(super) offset: U64,
+    pub(super) length: U64,
 }
 
 /// Section "Bitmaps extension".
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct BitmapsExtension {
-    nb_bitmaps: U32,
-    reserved: U32,
-    directory_size: U64,
-    directory_offset: U64,
+pub(super) struct BitmapsExtension {
+    pub(super) nb_bitmaps: U32,
+    pub(super) reserved: U32,
+    pub(super) directory_size: U64,
+    pub(super) directory_offset: U64,
 }
 
 /// Section "Feature name table".

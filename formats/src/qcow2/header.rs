@@ -14,10 +14,10 @@ use crate::reader::Reader;
 use crate::{Error, ErrorKind, Storage};
 
 /// "QFI\xfb".
-const MAGIC: u32 = 0x5146_49fb;
+pub(super) const MAGIC: u32 = 0x5146_49fb;
 
 /// Length of the version 2 header in bytes.
-const HEADER_LEN_V2: u32 = 72;
+pub(super) const HEADER_LEN_V2: u32 = 72;
 /// Least `header_length` of version 3 in bytes.
 const HEADER_LEN_V3_MIN: u32 = 104;
 /// Largest `refcount_order`: 64-bit reference counts.
@@ -35,7 +35,7 @@ const INCOMPATIBLE_OFFSET: u64 = offset_of!(Fields, incompatible_features) as u6
 /// File offset in bytes of `autoclear_features`.
 const AUTOCLEAR_OFFSET: u64 = offset_of!(Fields, autoclear_features) as u64;
 /// Largest L1 table in bytes: QEMU's limit.
-const L1_TABLE_MAX: u64 = 32 << 20;
+pub(super) const L1_TABLE_MAX: u64 = 32 << 20;
 /// Most internal snapshots: QEMU's limit.
 const SNAPSHOTS_MAX: u64 = 65536;
 /// Length in bytes of a snapshot's fixed fields. Section "Snapshots".
@@ -49,38 +49,38 @@ const L1_INDEX_MAX: u64 = i32::MAX as u64;
 
 const INCOMPATIBLE_DIRTY: u64 = 1;
 const INCOMPATIBLE_CORRUPT: u64 = 1 << 1;
-const INCOMPATIBLE_DATA_FILE: u64 = 1 << 2;
-const INCOMPATIBLE_COMPRESSION: u64 = 1 << 3;
-const INCOMPATIBLE_EXTENDED_L2: u64 = 1 << 4;
+pub(super) const INCOMPATIBLE_DATA_FILE: u64 = 1 << 2;
+pub(super) const INCOMPATIBLE_COMPRESSION: u64 = 1 << 3;
+pub(super) const INCOMPATIBLE_EXTENDED_L2: u64 = 1 << 4;
 const INCOMPATIBLE_KNOWN: u64 = 0x1f;
-const COMPATIBLE_LAZY_REFCOUNTS: u64 = 1;
-const AUTOCLEAR_BITMAPS: u64 = 1;
-const AUTOCLEAR_DATA_FILE_RAW: u64 = 1 << 1;
+pub(super) const COMPATIBLE_LAZY_REFCOUNTS: u64 = 1;
+pub(super) const AUTOCLEAR_BITMAPS: u64 = 1;
+pub(super) const AUTOCLEAR_DATA_FILE_RAW: u64 = 1 << 1;
 
 /// The fields as they lie in the file.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Fields {
-    magic: U32,
-    version: U32,
-    backing_file_offset: U64,
-    backing_file_size: U32,
-    cluster_bits: U32,
-    size: U64,
-    crypt_method: U32,
-    l1_size: U32,
-    l1_table_offset: U64,
-    refcount_table_offset: U64,
-    refcount_table_clusters: U32,
-    nb_snapshots: U32,
-    snapshots_offset: U64,
-    incompatible_features: U64,
-    compatible_features: U64,
-    autoclear_features: U64,
-    refcount_order: U32,
-    header_length: U32,
-    compression_type: u8,
-    padding: [u8; 7],
+pub(super) struct Fields {
+    pub(super) magic: U32,
+    pub(super) version: U32,
+    pub(super) backing_file_offset: U64,
+    pub(super) backing_file_size: U32,
+    pub(super) cluster_bits: U32,
+    pub(super) size: U64,
+    pub(super) crypt_method: U32,
+    pub(super) l1_size: U32,
+    pub(super) l1_table_offset: U64,
+    pub(super) refcount_table_offset: U64,
+    pub(super) refcount_table_clusters: U32,
+    pub(super) nb_snapshots: U32,
+    pub(super) snapshots_offset: U64,
+    pub(super) incompatible_features: U64,
+    pub(super) compatible_features: U64,
+    pub(super) autoclear_features: U64,
+    pub(super) refcount_order: U32,
+    pub(super) header_length: U32,
+    pub(super) compression_type: u8,
+    pub(super) padding: [u8; 7],
 }
 
 /// Whether the first bytes of a file (any number; what is missing counts as zero) are those of a qcow2 image.

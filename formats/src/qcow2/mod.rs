@@ -14,6 +14,7 @@ mod refcount;
 mod snapshots;
 mod types;
 mod walk;
+mod write;
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -23,6 +24,7 @@ pub use bitmaps::Bitmap;
 pub use header::Header;
 pub use snapshots::{Snapshot, SnapshotName};
 pub use types::{ClusterBits, Compression, CryptMethod, Version};
+pub use write::{Create, Preallocation, Writer, create};
 
 use crate::access::{Access, check_encryption};
 use crate::area::Visit;

@@ -19,7 +19,8 @@ pub enum Version {
 pub struct ClusterBits(u32);
 
 impl ClusterBits {
-    pub(super) fn new(bits: u32) -> Option<Self> {
+    /// `bits`, if they are 9 to 21.
+    pub fn new(bits: u32) -> Option<Self> {
         (CLUSTER_BITS_MIN..=CLUSTER_BITS_MAX).contains(&bits).then_some(Self(bits))
     }
 

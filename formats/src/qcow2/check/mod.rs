@@ -17,7 +17,7 @@ mod refblocks;
 mod references;
 mod run;
 mod snapshots;
-mod stored;
+pub(super) mod stored;
 
 use alloc::vec::Vec;
 

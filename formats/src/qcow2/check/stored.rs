@@ -176,7 +176,7 @@ impl Stored {
 
 /// The count number `index` of a block; counts are 2 to the power of `order` bits wide, narrow ones from the low end of
 /// a byte on.
-pub(super) fn count(block: &[u8], order: u32, index: u64) -> u64 {
+pub(in crate::qcow2) fn count(block: &[u8], order: u32, index: u64) -> u64 {
     let bit = index << order;
     let at = usize::try_from(bit / 8).unwrap_or(usize::MAX);
     if order < 3 {
@@ -188,7 +188,7 @@ pub(super) fn count(block: &[u8], order: u32, index: u64) -> u64 {
 }
 
 /// Changes the count number `index` of a block; see [`count`].
-pub(super) fn set_count(block: &mut [u8], order: u32, index: u64, count: u64) {
+pub(in crate::qcow2) fn set_count(block: &mut [u8], order: u32, index: u64, count: u64) {
     let bit = index << order;
     let at = usize::try_from(bit / 8).unwrap_or(usize::MAX);
     if order < 3 {
