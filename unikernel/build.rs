@@ -19,4 +19,8 @@ fn main() {
     ] {
         println!("cargo:rustc-link-arg-bins={argument}");
     }
+    // Only the guest of the benchmark has it, whose crate cannot be linked: it wants std.
+    if let Some(root) = std::env::var_os("DEP_LIBDEFLATE_ROOT") {
+        println!("cargo:rustc-link-arg-bin=bench={}/lib/libdeflate.a", root.display());
+    }
 }

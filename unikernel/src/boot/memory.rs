@@ -122,3 +122,19 @@ unsafe extern "C" fn strlen(text: *const u8) -> usize {
     }
     length
 }
+
+/// Memory for C code, of which there is none: libraries get theirs when they are made (crate `codecs`).
+#[unsafe(no_mangle)]
+extern "C" fn malloc(_: usize) -> *mut u8 {
+    core::ptr::null_mut()
+}
+
+/// As [`malloc`].
+#[unsafe(no_mangle)]
+extern "C" fn calloc(_: usize, _: usize) -> *mut u8 {
+    core::ptr::null_mut()
+}
+
+/// What [`malloc`] gave is nothing.
+#[unsafe(no_mangle)]
+extern "C" fn free(_: *mut u8) {}
