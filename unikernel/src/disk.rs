@@ -3,11 +3,11 @@
 use alloc::{boxed::Box, rc::Rc, vec, vec::Vec};
 use core::ops::Range;
 
-use drivers::{Block, BlockError, SECTOR};
+use drivers::{Block, BlockError, Landing, SECTOR};
 use formats::{Region, Storage, StorageError, StorageMut, fill_with_zeros};
 use protocol::{ExtentMap, FileFacts};
 
-use crate::mover::StartWrite;
+use crate::{mover::StartWrite, ops::compare::StartRead};
 
 /// Bytes read at once to serve a read that is not whole sectors, and to look at an extent map on a disk.
 const WINDOW: usize = 64 << 10;
@@ -162,6 +162,28 @@ impl StorageMut for Disk {
         self.head.get_mut(kept..).unwrap_or_default().fill(0);
         (self.length, self.host_length) = (length, length);
         Ok(())
+    }
+}
+
+impl StartRead for Disk {
+    fn start_read(
+        &mut self,
+        offset: u64,
+        landing: &Rc<Landing>,
+        part: Range<usize>,
+    ) -> Result<bool, StorageError> {
+        let length = part.len() as u64;
+        let end = offset.checked_add(length).ok_or(StorageError)?;
+        let whole = offset.is_multiple_of(SECTOR) && length.is_multiple_of(SECTOR);
+        if !whole || end > self.block.len() {
+            return Ok(false);
+        }
+        self.block.start_read(offset, landing, part).map_err(failed)?;
+        Ok(true)
+    }
+
+    fn finish_reads(&mut self) -> Result<(), StorageError> {
+        self.block.wait().map_err(failed)
     }
 }
 

@@ -14,6 +14,7 @@ pub mod files;
 mod mover;
 pub mod ops;
 mod options;
+mod progress;
 #[cfg(feature = "guest")]
 mod serve;
 mod source;

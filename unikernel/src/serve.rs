@@ -4,8 +4,9 @@ use alloc::{boxed::Box, format, vec, vec::Vec};
 
 use drivers::Block;
 use protocol::{
-    Answer, CheckRequest, CommandHeader, ConvertRequest, ErrorKind, ErrorRecord, FileFacts, HEADER_LENGTH,
-    InfoRequest, InspectRequest, MapRequest, MeasureRequest, Need, Op, OptionsRequest, Part, Record, Reply,
+    Answer, CheckRequest, CommandHeader, CompareRequest, ConvertRequest, ErrorKind, ErrorRecord, FileFacts,
+    HEADER_LENGTH, InfoRequest, InspectRequest, MapRequest, MeasureRequest, Need, Op, OptionsRequest, Part,
+    Record, Reply,
 };
 use serde::Deserialize;
 
@@ -92,6 +93,12 @@ fn dispatch(op: Op, payload: &[u8], files: &mut Attached) -> Result<Answer, Erro
             let request_id = files.request_id;
             let mut tell = |part| tell(request_id, Part::Convert(part));
             ops::convert::run(&request, files, &mut tell).map(Answer::Convert)
+        }
+        Op::Compare => {
+            let request: CompareRequest = parse(payload)?;
+            let request_id = files.request_id;
+            let mut tell = |part| tell(request_id, Part::Compare(part));
+            ops::compare::run(&request, files, &mut tell).map(Answer::Compare)
         }
         Op::Reply => Err(ErrorRecord::new(ErrorKind::Usage, "a reply to nothing")),
     }

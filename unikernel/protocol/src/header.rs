@@ -44,6 +44,9 @@ pub enum Op {
     /// An image out of others: [`ConvertRequest`](crate::ConvertRequest) to [`ConvertAnswer`](crate::ConvertAnswer), with
     /// [parts](crate::ConvertPart) before it.
     Convert = 9,
+    /// Whether two disks have the same content: [`CompareRequest`](crate::CompareRequest) to
+    /// [`CompareAnswer`](crate::CompareAnswer), with [parts](crate::ComparePart) before it.
+    Compare = 10,
 }
 
 impl TryFrom<u16> for Op {
@@ -59,6 +62,7 @@ impl TryFrom<u16> for Op {
             6 => Ok(Self::Check),
             7 => Ok(Self::Inspect),
             9 => Ok(Self::Convert),
+            10 => Ok(Self::Compare),
             other => Err(HeaderError::UnknownOp(other)),
         }
     }

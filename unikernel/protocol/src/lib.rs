@@ -9,6 +9,7 @@
 extern crate alloc;
 
 mod check;
+mod compare;
 mod convert;
 mod facts;
 pub mod handover;
@@ -19,6 +20,7 @@ mod map;
 mod measure;
 pub mod options;
 mod profile;
+mod progress;
 mod record;
 mod secret;
 pub mod size;
@@ -26,6 +28,7 @@ mod source;
 mod text;
 
 pub use check::{CheckAnswer, CheckFindings, CheckPart, CheckRequest, RepairMode, Repaired};
+pub use compare::{CompareAnswer, CompareFault, ComparePart, CompareRequest};
 pub use convert::{ConvertAnswer, ConvertPart, ConvertRequest, ConvertTarget};
 pub use facts::{ExtentMap, FileFacts, MAX_INLINE_EXTENTS};
 pub use header::{CommandHeader, HEADER_LENGTH, HeaderError, MAX_PAYLOAD, Op, VERSION};
@@ -41,6 +44,7 @@ pub use map::{MapAnswer, MapError, MapKind, MapPart, MapReader, MapRequest, MapR
 pub use measure::{MeasureAnswer, MeasureRequest, MeasureSubject};
 pub use options::{OptionLine, OptionType, OptionsAnswer, OptionsRequest};
 pub use profile::QemuVersion;
+pub use progress::Progress;
 pub use record::{Answer, ErrorKind, ErrorRecord, MAX_RECORD, Part, Record, RecordError, parse_record};
 pub use secret::{Secret, SecretContent};
 pub use source::{Backing, ImageSource, Need, Reply, Role, Window};

@@ -12,8 +12,8 @@ use alloc::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CheckAnswer, CheckPart, ConvertAnswer, ConvertPart, ImageInfo, InfoPart, InspectAnswer, InspectPart,
-    MapAnswer, MapPart, MeasureAnswer, Need, OptionsAnswer,
+    CheckAnswer, CheckPart, CompareAnswer, ComparePart, ConvertAnswer, ConvertPart, ImageInfo, InfoPart,
+    InspectAnswer, InspectPart, MapAnswer, MapPart, MeasureAnswer, Need, OptionsAnswer,
 };
 
 /// Longest record in bytes, its newline not counted.
@@ -77,6 +77,8 @@ pub enum Part {
     Map(MapPart),
     /// Of [`Op::Convert`](crate::Op::Convert).
     Convert(ConvertPart),
+    /// Of [`Op::Compare`](crate::Op::Compare).
+    Compare(ComparePart),
 }
 
 /// The answer of an operation.
@@ -97,6 +99,8 @@ pub enum Answer {
     Map(MapAnswer),
     /// Of [`Op::Convert`](crate::Op::Convert).
     Convert(ConvertAnswer),
+    /// Of [`Op::Compare`](crate::Op::Compare).
+    Compare(CompareAnswer),
 }
 
 /// The class of a failure; stable, for callers to match on.

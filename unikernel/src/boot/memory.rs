@@ -59,6 +59,7 @@ const BLOCK: usize = 64;
 ///
 /// # Safety
 /// Both are [`BLOCK`] bytes that can be read.
+#[target_feature(enable = "sse2")]
 unsafe fn are_equal(left: *const u8, right: *const u8) -> bool {
     // SAFETY: all reads are below `BLOCK`, as promised by the caller, and SSE2 is part of what the guest is built for.
     unsafe {

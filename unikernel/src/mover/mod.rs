@@ -1,5 +1,6 @@
 //! Moving the bytes of a disk into an image.
 
+mod answer;
 mod buffers;
 mod compress;
 mod copy;
@@ -7,9 +8,10 @@ pub mod pieces;
 mod source;
 mod start_write;
 
+pub use answer::answer_at;
 pub use compress::{Compress, Compressor, Job};
 pub use copy::Copy;
-pub use pieces::SparseSize;
+pub use pieces::{SparseSize, is_zero};
 pub use source::Source;
 pub use start_write::StartWrite;
 

@@ -8,6 +8,7 @@ use core::ops::Range;
 use formats::{Chain, ChainError, ExtentKind, Mapping, Storage};
 use protocol::ErrorRecord;
 
+use super::answer::answer_at;
 use crate::source::kind;
 
 /// Unit of zeros, reads and writes, in bytes.
@@ -109,48 +110,21 @@ impl Pieces {
         offset: u64,
         limit: u64,
     ) -> Result<(Kind, u64), ErrorRecord> {
-        let mut mapping = status(chain, offset)?;
+        let (mapping, length) = status(chain, offset, limit)?;
         let kind = match mapping.extent.kind {
             _ if self.top_only && (mapping.layer > 0 || !mapping.allocated) => Kind::Below,
             ExtentKind::Data { .. } | ExtentKind::Compressed { .. } => Kind::Data,
             ExtentKind::Zero { .. } | ExtentKind::Hole { .. } | ExtentKind::Unallocated { .. } => Kind::Zero,
         };
-        let answers = chain.layers().iter().take(mapping.layer + 1).filter_map(|layer| layer.units().answer);
-        let limit = answers.fold(limit, |limit, answer| limit.min(answer - offset % answer));
-        let mut length = mapping.extent.length;
-        while length < limit {
-            let next = status(chain, offset + length)?;
-            if !goes_on(&mapping, &next) {
-                break;
-            }
-            length += next.extent.length;
-            mapping = next;
-        }
-        Ok((kind, length.min(limit)))
+        Ok((kind, length))
     }
 }
 
-fn status<S: Storage>(chain: &mut Chain<S>, offset: u64) -> Result<Mapping, ErrorRecord> {
-    chain.status_at(offset).map_err(|ChainError { error, .. }| {
+fn status<S: Storage>(chain: &mut Chain<S>, offset: u64, limit: u64) -> Result<(Mapping, u64), ErrorRecord> {
+    answer_at(chain, offset, limit).map_err(|ChainError { error, .. }| {
         let why = "Input/output error";
         failed(&error, format!("error while reading block status at offset {offset}: {why}"))
     })
-}
-
-/// Whether `next`, which follows `mapping`, is of one piece with it.
-fn goes_on(mapping: &Mapping, next: &Mapping) -> bool {
-    let (one, two) = (&mapping.extent, &next.extent);
-    let behind = |offset: u64| offset.checked_add(one.length);
-    (mapping.layer, one.file) == (next.layer, two.file)
-        && match (one.kind, two.kind) {
-            (ExtentKind::Zero { offset: None }, ExtentKind::Zero { offset: None }) => true,
-            (ExtentKind::Zero { offset: Some(one) }, ExtentKind::Zero { offset: Some(two) })
-            | (ExtentKind::Hole { offset: one }, ExtentKind::Hole { offset: two })
-            | (ExtentKind::Data { offset: one }, ExtentKind::Data { offset: two }) => {
-                behind(one) == Some(two)
-            }
-            _ => false,
-        }
 }
 
 /// Fills `buffer` with what the disk has from `offset` on.

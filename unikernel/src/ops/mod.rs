@@ -1,6 +1,7 @@
 //! The operations, a file each.
 
 pub mod check;
+pub mod compare;
 pub mod convert;
 pub mod info;
 pub mod inspect;

@@ -23,6 +23,8 @@ pub enum Exception {
     /// An option that qemu-img does not have: found by its full name only, so that it never makes an abbreviation
     /// ambiguous.
     Own(&'static str),
+    /// A switch that may have a value attached, as in `--progress=json`, which qemu-img does not have.
+    Attachable(&'static str),
     /// An option that there is not, under neither of its names.
     Absent(&'static str),
 }
@@ -39,6 +41,8 @@ struct Opt {
     long: &'static str,
     short: Option<char>,
     takes_value: bool,
+    /// A switch that may have a value behind `=`.
+    attachable: bool,
 }
 
 /// The options of one command, as one version has them.
@@ -52,7 +56,7 @@ pub struct Table {
 pub struct Item {
     /// The option's long name, without dashes.
     pub option: &'static str,
-    /// Its value; empty for a switch.
+    /// Its value; of a switch what is attached to it, usually nothing.
     pub value: String,
 }
 
@@ -105,7 +109,7 @@ impl Table {
             let option = table.options.len();
             let mut short = flag.short.or((long == "help").then_some('h'));
             let mut known = true;
-            let mut abbreviable = true;
+            let (mut abbreviable, mut attachable) = (true, false);
             for exception in exceptions {
                 match *exception {
                     Exception::LongSince(name, since) if name == long => known = version >= since,
@@ -116,6 +120,7 @@ impl Table {
                         short = None;
                     }
                     Exception::Own(name) if name == long => abbreviable = false,
+                    Exception::Attachable(name) if name == long => attachable = true,
                     Exception::Absent(name) if name == long => (known, short) = (false, None),
                     Exception::Alias(text, name, since) if name == long && version >= since => {
                         table.names.push(Name { text, option, abbreviable: true });
@@ -127,7 +132,7 @@ impl Table {
                 table.names.push(Name { text: long, option, abbreviable });
             }
             let takes_value = matches!(flag.kind, FlagInfoKind::Option { .. });
-            table.options.push(Opt { long, short, takes_value });
+            table.options.push(Opt { long, short, takes_value, attachable });
         }
         table
     }
@@ -200,7 +205,7 @@ impl<'a> Reader<'a> {
 
     fn item(&mut self, option: &Opt, value: Option<String>) -> Item {
         self.canonical.push(format!("--{}", option.long));
-        self.canonical.extend(value.clone());
+        self.canonical.extend(value.clone().filter(|_| option.takes_value));
         Item { option: option.long, value: value.unwrap_or_default() }
     }
 
@@ -216,6 +221,7 @@ impl<'a> Reader<'a> {
                 let next = self.arguments.next().ok_or(ArgvError::LongLacksValue(name))?;
                 Some(text(next)?.to_owned())
             }
+            (false, Some(value)) if option.attachable => Some(value.to_owned()),
             (false, Some(_)) => return Err(ArgvError::ValueOfSwitch { name, given: given.to_owned() }),
             (false, None) => None,
         };

@@ -28,9 +28,6 @@ use crate::{
 /// The command's name.
 pub const NAME: &str = "check";
 
-/// What `--cache` takes.
-const CACHE_MODES: [&str; 6] = ["off", "none", "writeback", "writethrough", "directsync", "unsafe"];
-
 /// Exit codes: errors were found; only leaks were; the format has no check.
 const CORRUPT: u8 = 2;
 const LEAKY: u8 = 3;
@@ -147,7 +144,7 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Fa
         let old = speaker.profile < QemuVersion::V10_0;
         return Err(Failure::usage("Expecting one image file name").try_help(if old { "" } else { NAME }));
     };
-    if let Some(mode) = options.cache.last().filter(|mode| !CACHE_MODES.contains(&mode.as_str())) {
+    if let Some(mode) = options.cache.last().filter(|mode| !common::CACHE_MODES.contains(&mode.as_str())) {
         return Err(Failure::usage(format!("Invalid source cache option: {}", escape(mode))));
     }
     options.check(name, repair, terms)

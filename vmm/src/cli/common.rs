@@ -36,6 +36,9 @@ const MAX_TIMEOUT: u64 = 24 * 60 * 60;
 /// How much memory the guest has when nobody says.
 pub const DEFAULT_MEMORY: Memory = Memory(64 << 20);
 
+/// The cache modes of `qemu-img`.
+pub const CACHE_MODES: [&str; 6] = ["off", "none", "writeback", "writethrough", "directsync", "unsafe"];
+
 /// Most bytes of text that come of a byte of the guest's answer.
 const TEXT: u64 = 16;
 
@@ -51,6 +54,15 @@ pub const OWN: [Exception; 5] = [
 /// `--timeout`: whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seconds(u64);
+
+impl Seconds {
+    /// For how long a command may run that moves all the data of files which take `bytes` of disk space: at 4 MiB a second
+    /// even slow disks and slow compression are through.
+    pub fn for_moving(bytes: u64) -> Self {
+        const RATE: u64 = 4 << 20;
+        Self((DEFAULT_TIMEOUT.0 + bytes / RATE).min(MAX_TIMEOUT))
+    }
+}
 
 impl From<Seconds> for Duration {
     fn from(seconds: Seconds) -> Self {
@@ -180,11 +192,23 @@ impl Terms {
         name: &OsStr,
         consumer: &mut Consumer,
     ) -> Result<Finished, Failure> {
+        self.launch_naming(command, &|_| name, consumer)
+    }
+
+    /// Runs a command about several images: `name_of` is which of them is on the disk with a serial.
+    pub fn launch_naming<'n>(
+        &self,
+        command: Command,
+        name_of: &dyn Fn(&str) -> &'n OsStr,
+        consumer: &mut Consumer,
+    ) -> Result<Finished, Failure> {
         let deadline = self.started + Duration::from(self.timeout);
         let left = deadline.saturating_duration_since(Instant::now());
         let limits = Limits { memory: self.memory.bytes(), timeout: left };
         launch(command, &limits, self, consumer).map_err(|error| match error {
-            Error::Guest(record) => Image::refusal(name, record),
+            Error::Guest(record) => {
+                Image::refusal(name_of(record.disk.as_deref().unwrap_or_default()), record)
+            }
             // The time asked for, not what was left of it when the machine started.
             Error::Timeout(_) => Error::Timeout(self.timeout.into()).into(),
             error => error.into(),

@@ -19,8 +19,8 @@ use crate::{
     source::{self, Source, SourceError, SourceOptions},
 };
 
-/// Serial of the disk that holds the image.
-const SOURCE: &str = "source";
+/// Serial of the disk that holds the only image of a command, or the first one.
+pub const SOURCE: &str = "source";
 
 /// How an image is opened: what the options of a command say about it.
 #[derive(Clone, Copy, Debug)]
@@ -72,12 +72,18 @@ pub struct Opened {
 }
 
 impl Image {
-    /// Opens the image that `name` is the name or the description of.
+    /// Opens the only image of a command, which `name` is the name or the description of.
     pub fn open(name: &OsStr, how: How<'_>) -> Result<Self, Failure> {
+        Self::open_as(SOURCE, name, how)
+    }
+
+    /// As [`open`](Self::open), for one image of several: its disk has this serial, and those of other files that it is
+    /// said to consist of have one that begins so.
+    pub fn open_as(serial: &str, name: &OsStr, how: How<'_>) -> Result<Self, Failure> {
         let directories = common::reference_directories(how.allow_references)?;
         let opening = Opening { lock: !how.force_share, extents: how.extents, deadline: how.deadline };
         let references = References::beneath(directories, opening);
-        let mut files = Files { name, how, disks: Vec::new(), opened: Vec::new(), references };
+        let mut files = Files { serial, name, how, disks: Vec::new(), opened: Vec::new(), references };
         let described = description(name, how).map_err(|why| files.failure(ErrorKind::Usage, &why))?;
         let (source, name) = match described {
             Some(description) => {
@@ -120,6 +126,7 @@ fn description(name: &OsStr, how: How<'_>) -> Result<Option<Description>, String
 
 /// The files opened so far.
 struct Files<'a> {
+    serial: &'a str,
     name: &'a OsStr,
     how: How<'a>,
     disks: Vec<Disk>,
@@ -148,8 +155,8 @@ impl Files<'_> {
 
     fn open(&mut self, path: &OsStr, format: Option<&str>) -> Result<FileFacts, Failure> {
         let serial = match self.disks.len() {
-            0 => SOURCE.to_owned(),
-            count => format!("file.{count}"),
+            0 => self.serial.to_owned(),
+            count => format!("{}.{count}", self.serial),
         };
         let lock = match format {
             _ if self.how.force_share => None,

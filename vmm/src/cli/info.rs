@@ -30,9 +30,6 @@ use crate::{
 /// The command's name.
 pub const NAME: &str = "info";
 
-/// What `--cache` takes.
-const CACHE_MODES: [&str; 6] = ["off", "none", "writeback", "writethrough", "directsync", "unsafe"];
-
 /// Display information about the image FILE.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
@@ -143,7 +140,7 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
         let old = speaker.profile < QemuVersion::V10_0;
         return Err(Failure::usage("Expecting one image file name").try_help(if old { "" } else { NAME }));
     };
-    if let Some(mode) = options.cache.last().filter(|mode| !CACHE_MODES.contains(&mode.as_str())) {
+    if let Some(mode) = options.cache.last().filter(|mode| !common::CACHE_MODES.contains(&mode.as_str())) {
         return Err(Failure::usage(format!("Invalid cache option: {}", escape(mode))));
     }
     options.show(name, terms)

@@ -6,6 +6,7 @@
 mod argv;
 mod check;
 mod common;
+mod compare;
 mod convert;
 mod image;
 mod image_opts;
@@ -51,6 +52,7 @@ struct Program {
 #[expect(dead_code, reason = "the list of commands for help; each reads its own command line")]
 enum Subcommand {
     Check(check::Check),
+    Compare(compare::Compare),
     Convert(convert::Convert),
     Info(info::Info),
     Inspect(inspect::Inspect),
@@ -95,6 +97,7 @@ fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Failur
     let rest = &arguments[arguments.len() - behind..];
     match command.to_str() {
         Some(check::NAME) => check::run(speaker, rest),
+        Some(compare::NAME) => compare::run(speaker, rest),
         Some(convert::NAME) => done(convert::run(speaker, rest)),
         Some(info::NAME) => done(info::run(speaker, rest)),
         // qemu-img has no such command.

@@ -120,6 +120,11 @@ impl References {
         Ok(())
     }
 
+    /// Takes over the files that `other`, of the same directories, was told of.
+    pub fn join(&mut self, other: Self) {
+        self.files.extend(other.files);
+    }
+
     /// The name of the file behind a disk, if it has one that the user knows.
     pub fn name(&self, serial: &str) -> Option<&OsStr> {
         self.files.get(serial).map(|known| known.name.as_os_str())

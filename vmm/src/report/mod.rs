@@ -10,6 +10,7 @@ pub mod inspect;
 pub mod map;
 pub mod measure;
 pub mod options;
+pub mod progress;
 mod size_text;
 mod stdout;
 mod tree;
