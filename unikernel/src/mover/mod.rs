@@ -4,13 +4,15 @@ mod answer;
 mod buffers;
 mod compress;
 mod copy;
+mod inline;
 pub mod pieces;
 mod source;
 mod start_write;
 
 pub use answer::answer_at;
-pub use compress::{Compress, Compressor, Job};
+pub use compress::Compress;
 pub use copy::Copy;
+pub use inline::{Inline, method};
 pub use pieces::{SparseSize, is_zero};
 pub use source::Source;
 pub use start_write::StartWrite;

@@ -8,7 +8,7 @@ use alloc::{
 };
 
 use drivers::Landing;
-use formats::{Chain, ChainError, ExtentKind, FileIndex, Format, Image, Mapping, Storage};
+use formats::{Chain, ChainError, ExtentKind, FileIndex, Format, Image, Mapping};
 use protocol::{CompareFault, QemuVersion};
 
 use super::{CHUNK, StartRead};

@@ -2,12 +2,12 @@
 
 use alloc::{borrow::ToOwned, boxed::Box, format, vec::Vec};
 
-use formats::{Chain, raw, write::Writer};
+use formats::{Chain, qcow2, raw, write::Writer};
 use protocol::{ConvertAnswer, ConvertPart, ConvertRequest, ConvertTarget, ErrorKind, ErrorRecord};
 
 use crate::{
     files::Files,
-    mover::{Copy, Source, SparseSize, StartWrite, Terms},
+    mover::{self, Compress, Copy, Inline, Source, SparseSize, StartWrite, Terms},
     source,
 };
 
@@ -37,7 +37,12 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
             tell(ConvertPart::Progress { done, total: size });
         }
     };
-    Copy::new(&mut *target, terms).run(&mut source, &mut progress)?;
+    match target.codec().and_then(mover::method).filter(|_| request.compress) {
+        Some(method) => {
+            Compress::new(&mut *target, terms, Inline::new(method)).run(&mut source, &mut progress)?;
+        }
+        None => Copy::new(&mut *target, terms).run(&mut source, &mut progress)?,
+    }
     target.finish().map_err(source::record)?;
     Ok(ConvertAnswer { size })
 }
@@ -74,9 +79,15 @@ fn target<F: Files<Storage: StartWrite + 'static>>(
             let file = files.open(file)?;
             Ok(Box::new(raw::create(file, &raw::Create { size }).map_err(source::record)?))
         }
+        ConvertTarget::New { file, format, .. } if format == "qcow2" => {
+            let file = files.open(file)?;
+            let options = qcow2::Create::new(size)
+                .ok_or_else(|| ErrorRecord::new(ErrorKind::Limit, "The disk is too long"))?;
+            Ok(Box::new(qcow2::create(file, None, &options).map_err(source::record)?))
+        }
         _ => Err(ErrorRecord {
             field: Some("format".to_owned()),
-            ..ErrorRecord::new(ErrorKind::Unsupported, format!(""))
+            ..ErrorRecord::new(ErrorKind::Unsupported, "Unsupported target")
         }),
     }
 }
