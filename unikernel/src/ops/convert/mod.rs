@@ -1,6 +1,6 @@
 //! `convert`: an image out of others.
 
-use alloc::{borrow::ToOwned, boxed::Box, format, vec::Vec};
+use alloc::{borrow::ToOwned, boxed::Box, vec::Vec};
 
 use formats::{Chain, qcow2, raw, write::Writer};
 use protocol::{ConvertAnswer, ConvertPart, ConvertRequest, ConvertTarget, ErrorKind, ErrorRecord};
