@@ -55,6 +55,8 @@ pub struct Disk {
     tell_length: Box<dyn FnMut(u64)>,
     allocated: u64,
     extents: Extents,
+    /// Whether it was written to: then the extents are not those that the file has now.
+    changed: bool,
     window: Box<[u8]>,
 }
 
@@ -77,6 +79,7 @@ impl Disk {
             tell_length,
             allocated: facts.allocated,
             extents,
+            changed: false,
             window: Box::default(),
         }
     }
@@ -109,6 +112,9 @@ impl Storage for Disk {
     }
 
     fn region_at(&mut self, offset: u64) -> Result<Region, StorageError> {
+        if self.changed {
+            return Ok(Region { length: self.length.saturating_sub(offset).max(1), hole: false });
+        }
         let (end, hole) = self.extents.around(offset)?;
         let length = end.min(self.length).saturating_sub(offset).max(1);
         Ok(Region { length, hole })
@@ -117,6 +123,7 @@ impl Storage for Disk {
 
 impl StorageMut for Disk {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        self.changed = true;
         let end = offset.checked_add(bytes.len() as u64).ok_or(StorageError)?;
         self.write_sectors(offset, bytes)?;
         self.update_head(offset, bytes);
@@ -126,6 +133,7 @@ impl StorageMut for Disk {
     }
 
     fn write_zeros(&mut self, offset: u64, length: u64) -> Result<(), StorageError> {
+        self.changed = true;
         let end = offset.checked_add(length).ok_or(StorageError)?;
         if !offset.is_multiple_of(SECTOR) || !length.is_multiple_of(SECTOR) || length < ZEROS {
             return fill_with_zeros(self, offset, length);
@@ -152,6 +160,7 @@ impl StorageMut for Disk {
     }
 
     fn set_length(&mut self, length: u64) -> Result<(), StorageError> {
+        self.changed = true;
         if length > self.block.len() {
             return Err(StorageError);
         }
@@ -194,6 +203,7 @@ impl StartWrite for Disk {
         bytes: &Rc<Vec<u8>>,
         part: Range<usize>,
     ) -> Result<(), StorageError> {
+        self.changed = true;
         let data = bytes.get(part.clone()).ok_or(StorageError)?;
         if !offset.is_multiple_of(SECTOR) || !data.len().is_multiple_of(SECTOR as usize) {
             return self.write_at(offset, data);

@@ -18,6 +18,7 @@ mod progress;
 #[cfg(feature = "guest")]
 mod serve;
 mod source;
+mod target;
 
 #[cfg(feature = "guest")]
 pub use serve::{read_command, serve};

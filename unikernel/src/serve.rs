@@ -4,9 +4,9 @@ use alloc::{boxed::Box, format, vec, vec::Vec};
 
 use drivers::Block;
 use protocol::{
-    Answer, CheckRequest, CommandHeader, CompareRequest, ConvertRequest, ErrorKind, ErrorRecord, FileFacts,
-    HEADER_LENGTH, InfoRequest, InspectRequest, MapRequest, MeasureRequest, Need, Op, OptionsRequest, Part,
-    Record, Reply,
+    Answer, CheckRequest, CommandHeader, CompareRequest, ConvertRequest, CreateRequest, ErrorKind,
+    ErrorRecord, FileFacts, HEADER_LENGTH, InfoRequest, InspectRequest, MapRequest, MeasureRequest, Need, Op,
+    OptionsRequest, Part, Record, Reply,
 };
 use serde::Deserialize;
 
@@ -57,6 +57,12 @@ fn dispatch(op: Op, payload: &[u8], files: &mut Attached) -> Result<Answer, Erro
         Op::Measure => {
             let request: MeasureRequest = parse(payload)?;
             ops::measure::run(&request, files).map(Answer::Measure)
+        }
+        Op::Create => {
+            let request: CreateRequest = parse(payload)?;
+            let request_id = files.request_id;
+            let mut tell = |part| tell(request_id, Part::Create(part));
+            ops::create::run(&request, files, &mut tell).map(Answer::Create)
         }
         Op::Options => {
             let request: OptionsRequest = parse(payload)?;

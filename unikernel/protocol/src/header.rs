@@ -41,6 +41,9 @@ pub enum Op {
     /// Whether an image is safe to use: [`InspectRequest`](crate::InspectRequest) to
     /// [`InspectAnswer`](crate::InspectAnswer), with [parts](crate::InspectPart) before it.
     Inspect = 7,
+    /// A new image: [`CreateRequest`](crate::CreateRequest) to [`CreateAnswer`](crate::CreateAnswer), with
+    /// [parts](crate::CreatePart) before it.
+    Create = 8,
     /// An image out of others: [`ConvertRequest`](crate::ConvertRequest) to [`ConvertAnswer`](crate::ConvertAnswer), with
     /// [parts](crate::ConvertPart) before it.
     Convert = 9,
@@ -61,6 +64,7 @@ impl TryFrom<u16> for Op {
             5 => Ok(Self::Map),
             6 => Ok(Self::Check),
             7 => Ok(Self::Inspect),
+            8 => Ok(Self::Create),
             9 => Ok(Self::Convert),
             10 => Ok(Self::Compare),
             other => Err(HeaderError::UnknownOp(other)),

@@ -11,6 +11,7 @@ extern crate alloc;
 mod check;
 mod compare;
 mod convert;
+mod create;
 mod facts;
 pub mod handover;
 mod header;
@@ -30,6 +31,7 @@ mod text;
 pub use check::{CheckAnswer, CheckFindings, CheckPart, CheckRequest, RepairMode, Repaired};
 pub use compare::{CompareAnswer, CompareFault, ComparePart, CompareRequest};
 pub use convert::{ConvertAnswer, ConvertPart, ConvertRequest, ConvertTarget};
+pub use create::{BelowNew, Chance, CreateAnswer, CreatePart, CreateRequest};
 pub use facts::{ExtentMap, FileFacts, MAX_INLINE_EXTENTS};
 pub use header::{CommandHeader, HEADER_LENGTH, HeaderError, MAX_PAYLOAD, Op, VERSION};
 pub use info::{

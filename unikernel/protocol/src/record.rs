@@ -12,8 +12,8 @@ use alloc::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CheckAnswer, CheckPart, CompareAnswer, ComparePart, ConvertAnswer, ConvertPart, ImageInfo, InfoPart,
-    InspectAnswer, InspectPart, MapAnswer, MapPart, MeasureAnswer, Need, OptionsAnswer,
+    CheckAnswer, CheckPart, CompareAnswer, ComparePart, ConvertAnswer, ConvertPart, CreateAnswer, CreatePart,
+    ImageInfo, InfoPart, InspectAnswer, InspectPart, MapAnswer, MapPart, MeasureAnswer, Need, OptionsAnswer,
 };
 
 /// Longest record in bytes, its newline not counted.
@@ -77,6 +77,8 @@ pub enum Part {
     Map(MapPart),
     /// Of [`Op::Convert`](crate::Op::Convert).
     Convert(ConvertPart),
+    /// Of [`Op::Create`](crate::Op::Create).
+    Create(CreatePart),
     /// Of [`Op::Compare`](crate::Op::Compare).
     Compare(ComparePart),
 }
@@ -99,6 +101,8 @@ pub enum Answer {
     Map(MapAnswer),
     /// Of [`Op::Convert`](crate::Op::Convert).
     Convert(ConvertAnswer),
+    /// Of [`Op::Create`](crate::Op::Create).
+    Create(CreateAnswer),
     /// Of [`Op::Compare`](crate::Op::Compare).
     Compare(CompareAnswer),
 }

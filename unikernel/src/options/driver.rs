@@ -133,6 +133,19 @@ impl Driver {
         }
     }
 
+    /// What its new images are.
+    pub fn target(&self) -> Result<Target, ErrorRecord> {
+        match self.create {
+            Create::Measured(target, _) | Create::Beyond(target, _) => Ok(target),
+            // A file's bytes by another name.
+            Create::Options(_) if self.name == "file" => Ok(Target::Raw),
+            Create::No | Create::Options(_) => Err(ErrorRecord::new(
+                ErrorKind::Unsupported,
+                format!("Protocol driver '{}' does not support image creation", self.name),
+            )),
+        }
+    }
+
     /// The options of a new image, in the order of their names: the driver's own, and those of the file.
     pub fn options(&self, profile: QemuVersion) -> Vec<&'static Spec> {
         let own = self.own();
@@ -147,7 +160,7 @@ impl Driver {
         self.own().iter().chain(FILE).find(|spec| spec.name == name && spec.since <= profile)
     }
 
-    fn own(&self) -> &'static [Spec] {
+    pub(super) fn own(&self) -> &'static [Spec] {
         match self.create {
             Create::No => &[],
             Create::Options(own) | Create::Measured(_, own) | Create::Beyond(_, own) => own,

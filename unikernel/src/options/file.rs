@@ -8,8 +8,19 @@ use super::{Quoted, Values, unsupported, usage};
 /// Longest extent size hint, in bytes.
 const MAX_HINT: u64 = u32::MAX as u64;
 
-/// Checks them in the order of `qemu-img create`.
-pub fn check(values: &Values) -> Result<(), ErrorRecord> {
+/// How much of a file is set aside at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preallocation {
+    /// Nothing.
+    Off,
+    /// Space.
+    Falloc,
+    /// Space, with zeros written to it.
+    Full,
+}
+
+/// Checks them in the order of `qemu-img create`, and tells what is to be set aside.
+pub fn check(values: &Values) -> Result<Preallocation, ErrorRecord> {
     let mode = values.text("preallocation").unwrap_or("off");
     if !["off", "metadata", "falloc", "full"].contains(&mode) {
         return Err(usage(format_args!("invalid parameter value: {}", Quoted(mode.as_bytes()))));
@@ -19,6 +30,8 @@ pub fn check(values: &Values) -> Result<(), ErrorRecord> {
     }
     match mode {
         "metadata" => Err(unsupported(format_args!("Unsupported preallocation mode: metadata"))),
-        _ => Ok(()),
+        "falloc" => Ok(Preallocation::Falloc),
+        "full" => Ok(Preallocation::Full),
+        _ => Ok(Preallocation::Off),
     }
 }

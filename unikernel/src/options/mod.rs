@@ -7,6 +7,7 @@ mod driver;
 mod file;
 mod luks;
 mod parallels;
+mod printed;
 mod qcow;
 mod qcow2;
 mod qed;
@@ -26,8 +27,10 @@ use protocol::{
 };
 
 pub use driver::{Driver, Target};
+pub use file::{Preallocation as FilePreallocation, check as file_preallocation};
 pub use luks::LuksOptions;
 pub use parallels::new_image as parallels_image;
+pub use printed::printed;
 pub use qcow::new_image as qcow_image;
 pub use qcow2::{Compat, Preallocation, Qcow2Options};
 pub use qed::new_image as qed_image;

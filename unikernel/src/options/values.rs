@@ -1,6 +1,7 @@
 //! An `-o` list as values: grammar, names and types, one option after the other as they are written.
 
 use alloc::{
+    borrow::ToOwned,
     format,
     string::{String, ToString},
     vec::Vec,
@@ -51,6 +52,12 @@ impl Values {
             })?);
         }
         Ok(Self(values))
+    }
+
+    /// Sets an option, which then counts before what was given; `None` if the driver has no such option.
+    pub fn set(&mut self, driver: &Driver, name: &str, text: &str, profile: QemuVersion) -> Option<()> {
+        self.0.push(read(driver, name, text.to_owned(), profile).ok()?);
+        Some(())
     }
 
     /// The text an option is set to.

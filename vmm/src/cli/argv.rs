@@ -20,6 +20,8 @@ pub enum Exception {
     ShortUntil(char, QemuVersion),
     /// A second long name of the option, known from this version on: name, option, version.
     Alias(&'static str, &'static str, QemuVersion),
+    /// A second letter of the option, known from this version on: letter, option, version.
+    ShortAlias(char, &'static str, QemuVersion),
     /// An option that qemu-img does not have: found by its full name only, so that it never makes an abbreviation
     /// ambiguous.
     Own(&'static str),
@@ -40,6 +42,7 @@ struct Opt {
     /// The long name argh knows, without dashes.
     long: &'static str,
     short: Option<char>,
+    second: Option<char>,
     takes_value: bool,
     /// A switch that may have a value behind `=`.
     attachable: bool,
@@ -108,6 +111,7 @@ impl Table {
             let long = flag.long.trim_start_matches("--");
             let option = table.options.len();
             let mut short = flag.short.or((long == "help").then_some('h'));
+            let mut second = None;
             let mut known = true;
             let (mut abbreviable, mut attachable) = (true, false);
             for exception in exceptions {
@@ -122,6 +126,9 @@ impl Table {
                     Exception::Own(name) if name == long => abbreviable = false,
                     Exception::Attachable(name) if name == long => attachable = true,
                     Exception::Absent(name) if name == long => (known, short) = (false, None),
+                    Exception::ShortAlias(letter, name, since) if name == long && version >= since => {
+                        second = Some(letter);
+                    }
                     Exception::Alias(text, name, since) if name == long && version >= since => {
                         table.names.push(Name { text, option, abbreviable: true });
                     }
@@ -132,7 +139,7 @@ impl Table {
                 table.names.push(Name { text: long, option, abbreviable });
             }
             let takes_value = matches!(flag.kind, FlagInfoKind::Option { .. });
-            table.options.push(Opt { long, short, takes_value, attachable });
+            table.options.push(Opt { long, short, second, takes_value, attachable });
         }
         table
     }
@@ -232,7 +239,8 @@ impl<'a> Reader<'a> {
         let letter = self.bundle.chars().next()?;
         let rest = &self.bundle[letter.len_utf8()..];
         self.bundle = rest;
-        let Some(option) = self.table.options.iter().find(|option| option.short == Some(letter)) else {
+        let known = |option: &&Opt| [option.short, option.second].contains(&Some(letter));
+        let Some(option) = self.table.options.iter().find(known) else {
             return Some(Err(ArgvError::Invalid(letter)));
         };
         if !option.takes_value {

@@ -214,7 +214,7 @@ impl Check {
                 Ok(())
             }
             Part::Check(CheckPart::Repaired(repaired)) if human => {
-                report::check::print(&report::check::repaired(repaired))
+                report::say(&report::check::repaired(repaired))
             }
             Part::Check(CheckPart::Repaired(_)) => Ok(()),
             _ => Err(Error::from(StreamError::Operation)),

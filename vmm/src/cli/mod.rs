@@ -8,6 +8,7 @@ mod check;
 mod common;
 mod compare;
 mod convert;
+mod create;
 mod image;
 mod image_opts;
 mod info;
@@ -54,6 +55,7 @@ enum Subcommand {
     Check(check::Check),
     Compare(compare::Compare),
     Convert(convert::Convert),
+    Create(create::Create),
     Info(info::Info),
     Inspect(inspect::Inspect),
     Map(map::Map),
@@ -98,6 +100,7 @@ fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Failur
     match command.to_str() {
         Some(check::NAME) => check::run(speaker, rest),
         Some(compare::NAME) => compare::run(speaker, rest),
+        Some(create::NAME) => done(create::run(speaker, rest)),
         Some(convert::NAME) => done(convert::run(speaker, rest)),
         Some(info::NAME) => done(info::run(speaker, rest)),
         // qemu-img has no such command.

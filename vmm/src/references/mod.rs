@@ -264,7 +264,7 @@ fn identity(file: &File, name: &OsStr) -> Result<(u64, u64), String> {
 }
 
 /// The name `qemu-img` gives a file that is called `name` in the image `of`: relative names are beside the image.
-fn beside(of: &OsStr, name: &OsStr) -> OsString {
+pub fn beside(of: &OsStr, name: &OsStr) -> OsString {
     let directory = match of.as_bytes().iter().rposition(|&byte| byte == b'/') {
         Some(slash) if !name.as_bytes().starts_with(b"/") => &of.as_bytes()[..=slash],
         _ => &[],

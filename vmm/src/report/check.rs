@@ -1,22 +1,10 @@
 //! What a check has found, as text and as JSON.
 
-use std::{
-    ffi::OsStr,
-    fmt::Write as _,
-    io::{self, Write as _},
-    os::unix::ffi::OsStrExt,
-};
+use std::{ffi::OsStr, fmt::Write as _, os::unix::ffi::OsStrExt};
 
 use protocol::{CheckFindings, Repaired};
 
 use super::{Speaker, escape, tree::Value};
-use crate::error::Error;
-
-/// Writes to stdout while the check goes on.
-pub fn print(text: &str) -> Result<(), Error> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::Output)
-}
 
 /// Lines for stderr.
 pub fn lines(lines: &[String]) -> String {

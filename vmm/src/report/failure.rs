@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use protocol::{ErrorKind, QemuVersion, options::HINT};
+use protocol::{ErrorKind, ErrorRecord, QemuVersion, options::HINT};
 
 use super::escape;
 use crate::error::Error;
@@ -65,6 +65,21 @@ impl Failure {
     /// getopt's complaint about the options of `command` (empty: of the program).
     pub fn grammar(command: &'static str, message: impl AsRef<str>) -> Self {
         Self { grammar_of: Some(command), ..Self::usage(escape(message.as_ref())) }.try_help(command)
+    }
+
+    /// As said about something else, whose name stands in front.
+    pub fn behind(mut self, name: &str) -> Self {
+        if let Some(line) = self.lines.first_mut() {
+            line.insert_str(0, name);
+        }
+        self
+    }
+
+    /// The failure as the guest would tell it, without `prefix` in front of it.
+    pub fn into_record(self, prefix: &str) -> ErrorRecord {
+        let message = self.lines.join("\n");
+        let message = message.strip_prefix(prefix).unwrap_or(&message);
+        ErrorRecord { field: self.field, ..ErrorRecord::new(self.kind, message) }
     }
 
     /// Names the field or structure to blame.

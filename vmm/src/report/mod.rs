@@ -25,8 +25,13 @@ use crate::error::Error;
 
 /// Writes a result to stdout, all of it or a failure.
 pub fn print(text: &str) -> Result<(), Failure> {
+    say(text).map_err(Failure::from)
+}
+
+/// Writes what is known of a result to stdout while the command goes on.
+pub fn say(text: &str) -> Result<(), Error> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Error::Output(error).into())
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::Output)
 }
 
 /// Writes to stderr. That may fail, and then there is nobody left to tell.

@@ -1,0 +1,116 @@
+//! A new image by its format's name and options, open for writing: what `create` leaves empty and `convert` fills.
+
+mod random;
+
+use alloc::boxed::Box;
+
+use calc::Length;
+use formats::{FileIndex, Storage, StorageMut, fill_with_zeros, raw, vdi, vpc, write::Writer};
+use protocol::{Chance, ErrorKind, ErrorRecord, FileFacts, QemuVersion, Reply, Secret};
+
+use self::random::Random;
+use crate::{
+    files::Files,
+    options::{self, FilePreallocation, Target, Values},
+    source::record,
+};
+
+/// Seconds from 1970 to 2000, from which on VHD counts.
+const VHD_EPOCH: u64 = 946_684_800;
+
+/// What a new image is made of beside the options of its format.
+#[derive(Clone, Copy, Debug)]
+pub struct NewImage<'a> {
+    /// Size of the disk in bytes.
+    pub size: u64,
+    /// The secrets there are.
+    pub secrets: &'a [Secret],
+    /// Whose defaults and words count.
+    pub profile: QemuVersion,
+    /// Where ids, salts and times come from.
+    pub chance: Chance,
+    /// The file it is in, or why there is none.
+    pub file: &'a Reply,
+}
+
+/// Makes an image. Its options are checked first, then its file is opened and what was in it goes.
+pub fn create<F: Files<Storage: StorageMut + 'static>>(
+    target: Target,
+    values: &Values,
+    new: &NewImage<'_>,
+    files: &mut F,
+) -> Result<Box<dyn Writer<Storage = F::Storage>>, ErrorRecord> {
+    let &NewImage { size, profile, .. } = new;
+    let length = Length::new(size)
+        .ok_or_else(|| ErrorRecord::new(ErrorKind::Limit, "The disk is longer than 2^63 bytes"))?;
+    let mut random = Random::new(new.chance.seed);
+    match target {
+        Target::Raw => {
+            let preallocation = options::file_preallocation(values)?;
+            let mut image = raw::create(empty(new.file, files)?, &raw::Create { size }).map_err(record)?;
+            set_aside(&mut image, preallocation)?;
+            Ok(Box::new(image))
+        }
+        Target::Vpc => {
+            options::vpc_image(values, length, profile)?;
+            let create = vpc::Create {
+                size,
+                fixed: values.text("subformat") == Some("fixed"),
+                force_size: values.flag("force_size"),
+                timestamp: u32::try_from(new.chance.time.saturating_sub(VHD_EPOCH)).unwrap_or(u32::MAX),
+                unique_id: random.uuid(),
+            };
+            Ok(Box::new(vpc::create(empty(new.file, files)?, &create).map_err(record)?))
+        }
+        Target::Vdi => {
+            options::vdi_image(values, length)?;
+            let create = vdi::Create {
+                size,
+                is_static: values.flag("static"),
+                uuid: random.uuid(),
+                uuid_last_snapshot: random.uuid(),
+            };
+            Ok(Box::new(vdi::create(empty(new.file, files)?, &create).map_err(record)?))
+        }
+        Target::Qcow2
+        | Target::Luks
+        | Target::Vmdk
+        | Target::Vhdx
+        | Target::Qcow
+        | Target::Qed
+        | Target::Parallels => {
+            Err(ErrorRecord::new(ErrorKind::Unsupported, "Images of this format cannot be made"))
+        }
+    }
+}
+
+/// The file of a new image, with nothing in it.
+fn empty<F: Files<Storage: StorageMut>>(file: &Reply, files: &mut F) -> Result<F::Storage, ErrorRecord> {
+    let mut storage = files.open(facts(file)?)?;
+    if !storage.is_empty() {
+        storage.set_length(0).map_err(|error| record(error.into()))?;
+    }
+    Ok(storage)
+}
+
+fn facts(file: &Reply) -> Result<&FileFacts, ErrorRecord> {
+    match file {
+        Reply::File(facts) => Ok(facts),
+        Reply::Refused(error) => Err(error.clone()),
+    }
+}
+
+/// Sets space aside for all of a raw image.
+fn set_aside<S: StorageMut>(
+    image: &mut impl Writer<Storage = S>,
+    preallocation: FilePreallocation,
+) -> Result<(), ErrorRecord> {
+    let size = image.virtual_size();
+    let Some(file) = image.file(FileIndex::default()) else { return Ok(()) };
+    let done = match preallocation {
+        FilePreallocation::Off => Ok(()),
+        FilePreallocation::Falloc => file.write_zeros(0, size),
+        FilePreallocation::Full => fill_with_zeros(file, 0, size),
+    };
+    done.map_err(|error| record(error.into()))
+}

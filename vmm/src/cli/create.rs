@@ -1,0 +1,331 @@
+//! `create`: a new image without data.
+
+use std::{
+    ffi::{OsStr, OsString},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use argh::{ArgsInfo, FromArgs};
+use protocol::{
+    Answer, BelowNew, Chance, CreatePart, CreateRequest, Op, Part, QemuVersion, Reply,
+    options::{asks_for_help, is_valid_list, split_parameter},
+    size::{self, SizeError},
+};
+
+use super::{
+    argv::{Exception, Item, Reader, Table},
+    common::{self, Memory, Seconds, Terms},
+    image::{How, Image},
+    option_help, secret,
+};
+use crate::{
+    error::Error,
+    launch::{Command, Cpu, Disk, IoMode},
+    records::StreamError,
+    references::{self, References},
+    report::{self, Failure, Speaker, escape, escape_name},
+    source,
+    target::{NewImage, TargetError, Targets},
+};
+
+/// The command's name.
+pub const NAME: &str = "create";
+
+/// Serial of the disk that the image is made on, and of the one with its data.
+const TARGET: &str = "target";
+const DATA: &str = "target.data";
+
+/// How long a new file may become, in bytes: as long as any. What is made of it is not as long as its disk.
+const CAPACITY: u64 = i64::MAX as u64 & !511;
+
+/// Make a new image FILE without data, for a disk of SIZE bytes.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "create",
+    help_triggers("-h", "--help"),
+    usage = "[-f FMT] [-b BACKING_FILE [-F BACKING_FMT]] [-u] [-o OPTIONS] [-q]\n    [--object OBJDEF] [--allow-references DIR]\n    [--timeout SECONDS] [--memory SIZE] [--qemu-version X.Y] [--no-sandbox]\n    FILE [SIZE]",
+    note = "SIZE is in bytes, or has a suffix: k, M, G, T, P or E (powers of 1024). Without it",
+    note = "the disk is as large as that of BACKING_FILE.",
+    note = "A FILE that is not there appears when it is complete. One that is there is overwritten.",
+    note = "Options may stand behind FILE, be abbreviated, and be written --backing=NAME or",
+    note = "-fqcow2. Of an option given twice the last counts, but for -o and --object.",
+    note = "INSTAR_ALLOW_REFERENCES (DIR[:DIR...]), INSTAR_TIMEOUT, INSTAR_MEMORY and",
+    note = "INSTAR_QEMU_VERSION in the environment are defaults for the options of those names.",
+    note = "The exit code is 0, or 1 after any failure."
+)]
+pub struct Create {
+    /// format of FILE (default: raw)
+    #[argh(option, short = 'f', arg_name = "FMT")]
+    format: Vec<String>,
+
+    /// options of the format, as in cluster_size=2M,preallocation=full; may be given several times; help lists them
+    #[argh(option, short = 'o', arg_name = "OPTIONS")]
+    options: Vec<String>,
+
+    /// the image below: what is not written to FILE is read from there
+    #[argh(option, short = 'b', arg_name = "BACKING_FILE")]
+    backing: Vec<String>,
+
+    /// format of BACKING_FILE
+    #[argh(option, short = 'F', arg_name = "BACKING_FMT")]
+    backing_format: Vec<String>,
+
+    /// do not open BACKING_FILE
+    #[argh(switch, short = 'u')]
+    backing_unsafe: bool,
+
+    /// print nothing but warnings and failures
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+
+    /// a secret that options or BACKING_FILE refer to: secret,id=ID,file=NAME (or data=TEXT); may be given several times
+    #[argh(option, arg_name = "OBJDEF")]
+    #[expect(dead_code, reason = "taken one by one while the line is read")]
+    object: Vec<String>,
+
+    /// open the files that BACKING_FILE names if they are beneath DIR; may be given several times (default: none)
+    #[argh(option, arg_name = "DIR")]
+    allow_references: Vec<String>,
+
+    /// stop after this many seconds, 1 to 86400 (default: 60)
+    #[argh(option, arg_name = "SECONDS")]
+    timeout: Vec<Seconds>,
+
+    /// memory of the virtual machine, 16M to 3070M (default: 64M)
+    #[argh(option, arg_name = "SIZE")]
+    memory: Vec<Memory>,
+
+    /// follow this release of qemu-img: 5.2, 7.2, 8.0, 10.0 or 11.1 (default: 11.1)
+    #[argh(option, arg_name = "X.Y")]
+    #[expect(dead_code, reason = "looked for before the line is read")]
+    qemu_version: Vec<QemuVersion>,
+
+    /// run without the sandbox around the virtual machine
+    #[argh(switch)]
+    no_sandbox: bool,
+}
+
+/// What the option table cannot say: when qemu-img learned a name.
+const HISTORY: [Exception; 7] = [
+    Exception::ShortAlias('B', "backing-format", QemuVersion::V11_1),
+    Exception::LongSince("format", QemuVersion::V10_0),
+    Exception::LongSince("options", QemuVersion::V10_0),
+    Exception::LongSince("backing", QemuVersion::V10_0),
+    Exception::LongSince("backing-format", QemuVersion::V10_0),
+    Exception::LongSince("backing-unsafe", QemuVersion::V10_0),
+    Exception::LongSince("quiet", QemuVersion::V10_0),
+];
+
+/// Reads the command line behind `create` and runs it.
+pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
+    let started = Instant::now();
+    let exceptions: Vec<Exception> = common::OWN.into_iter().chain(HISTORY).collect();
+    if let Some(profile) = common::profile_of_line::<Create>(&exceptions, arguments)? {
+        speaker.profile = profile;
+    }
+    let speaker = *speaker;
+
+    let table = Table::of::<Create>(&exceptions, speaker.profile);
+    let mut reader = Reader::new(&table, arguments);
+    let mut secrets = secret::Secrets::default();
+    for item in reader.by_ref() {
+        let item = item.map_err(|error| common::grammar(NAME, &error, speaker.profile))?;
+        if item.option == "help" {
+            return report::print(&super::help::<Create>(speaker, Some(NAME)));
+        }
+        check(&item, speaker, &mut secrets)?;
+    }
+    let options = Create::from_args(&[speaker.name(), NAME], &reader.canonical())
+        .map_err(|exit| Failure::usage(escape(exit.output.trim_end())))?;
+    let timeout = common::value(&options.timeout, "INSTAR_TIMEOUT", common::DEFAULT_TIMEOUT)?;
+    let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
+    let terms = Terms { speaker, started, timeout, memory, no_sandbox: options.no_sandbox };
+    let usage = |message: String| {
+        let old = speaker.profile < QemuVersion::V10_0;
+        Failure::usage(message).try_help(if old { "" } else { NAME })
+    };
+    let (&name, rest) =
+        reader.operands().split_first().ok_or_else(|| usage("Expecting image file name".into()))?;
+    let size = match rest {
+        [] => None,
+        [text] => Some(disk_size(text, speaker.profile)?),
+        [_, more, ..] => return Err(usage(format!("Unexpected argument: {}", escape_name(more)))),
+    };
+    if !speaker.as_qemu_img && options.options.iter().any(|list| asks_for_help(list)) {
+        return option_help::print(options.format(), terms);
+    }
+    options.create(name, size, &secrets, terms)
+}
+
+/// What qemu-img checks about an option when it comes to it, before the options behind it.
+fn check(item: &Item, speaker: Speaker, secrets: &mut secret::Secrets) -> Result<(), Failure> {
+    match item.option {
+        "options" if !is_valid_list(&item.value) => {
+            Err(Failure::usage(format!("Invalid option list: {}", escape(&item.value))))
+        }
+        "object" => secrets.add(&item.value, speaker.profile),
+        _ => Ok(()),
+    }
+}
+
+fn disk_size(text: &OsStr, profile: QemuVersion) -> Result<u64, Failure> {
+    let shown = escape_name(text);
+    size::parse(text.to_str().unwrap_or_default(), profile)
+        .map_err(|error: SizeError| Failure::usage(error.explain("image size", &shown, profile)))
+}
+
+impl Create {
+    fn format(&self) -> &str {
+        self.format.last().map_or("raw", String::as_str)
+    }
+
+    /// What the `-o` lists set `name` to.
+    fn option(&self, name: &str) -> Option<String> {
+        let mut found = None;
+        for list in &self.options {
+            let mut rest = list.as_str();
+            while !rest.is_empty() {
+                let (given, value, behind) = split_parameter(rest);
+                if given == name {
+                    found = Some(value.unwrap_or_else(|| "on".to_owned()));
+                }
+                rest = behind;
+            }
+        }
+        found
+    }
+
+    fn create(
+        &self,
+        name: &OsStr,
+        size: Option<u64>,
+        secrets: &secret::Secrets,
+        terms: Terms,
+    ) -> Result<(), Failure> {
+        let speaker = terms.speaker;
+        source::local_path(name).or_else(|error| match error {
+            source::SourceError::Unnamed => Ok(OsStr::new("")),
+            error => Err(about(name, Failure::new(error.kind(), error.to_string()))),
+        })?;
+        let Below { image: backing, mut disks, references, bytes } = self.below(name, &terms)?;
+        let mut targets = Targets::default();
+        let file = reply(targets.create(name, NewImage { serial: TARGET, capacity: CAPACITY }));
+        let data_file = self.option("data_file").map(|data| {
+            reply(targets.create(OsStr::new(&data), NewImage { serial: DATA, capacity: CAPACITY }))
+        });
+        if self
+            .option("subformat")
+            .is_some_and(|layout| layout.contains("Flat") || layout.starts_with("twoGb"))
+        {
+            targets.allow_parts(name, CAPACITY).map_err(|error| refused(name, &error))?;
+        }
+        disks.extend(targets.take_disks());
+        let mut keys = match &backing {
+            BelowNew::Image(image) => image.keys(),
+            BelowNew::Unopened | BelowNew::Refused(_) => Vec::new(),
+        };
+        let key = self.option("key-secret").or_else(|| self.option("encrypt.key-secret"));
+        keys.extend(key.as_deref());
+        let cpu = if keys.is_empty() { Cpu::Baseline } else { Cpu::Crypto };
+        let secrets = secrets.for_keys(&keys)?;
+        let request = CreateRequest {
+            profile: speaker.profile,
+            name: name.to_string_lossy().into_owned(),
+            file,
+            data_file,
+            format: self.format().to_owned(),
+            options: (!self.options.is_empty()).then(|| self.options.join(",")),
+            size,
+            backing_file: self.backing.last().cloned(),
+            backing_format: self.backing_format.last().cloned(),
+            backing,
+            secrets,
+            chance: chance()?,
+        };
+        let command = common::command(Op::Create, &request)?;
+        let disks = IoMode::for_tables(bytes).for_all(disks);
+        let command = Command { disks, cpu, references, targets, ..command };
+        let finished = terms
+            .launch(command, name, &mut |part, _| match part {
+                Part::Create(CreatePart::Formatting(what)) if !self.quiet => {
+                    report::say(&format!("Formatting '{}', {}\n", escape_name(name), escape(&what)))
+                }
+                Part::Create(CreatePart::Formatting(_)) => Ok(()),
+                Part::Create(CreatePart::Warning(warning)) => {
+                    report::complain(&format!("{}: warning: {}\n", speaker.name(), escape(&warning)));
+                    Ok(())
+                }
+                _ => Err(Error::from(StreamError::Operation)),
+            })
+            .map_err(|failure| about(name, failure))?;
+        let Answer::Create(_) = &finished.answer else { return Err(common::another_operation()) };
+        finished.into_targets().commit().map_err(|error| refused(name, &error))
+    }
+
+    /// Opens the image below, if there is one that is to be opened.
+    fn below(&self, name: &OsStr, terms: &Terms) -> Result<Below, Failure> {
+        let none = |image| Ok(Below { image, disks: Vec::new(), references: References::denied(), bytes: 0 });
+        let backing = self.backing.last().cloned().or_else(|| self.option("backing_file"));
+        let Some(backing) = backing.filter(|backing| !self.backing_unsafe && !backing.is_empty()) else {
+            return none(BelowNew::Unopened);
+        };
+        let format = self.backing_format.last().cloned().or_else(|| self.option("backing_fmt"));
+        let backing = references::beside(name, OsStr::new(&backing));
+        let how = How {
+            room: None,
+            format: format.as_deref(),
+            image_opts: false,
+            force_share: false,
+            allow_references: &self.allow_references,
+            extents: false,
+            deadline: terms.started + Duration::from(terms.timeout),
+            speaker: terms.speaker,
+        };
+        match Image::open(&backing, how) {
+            Ok(Image { source, disks, references, .. }) => {
+                let bytes = source.file.allocated;
+                Ok(Below { image: BelowNew::Image(Box::new(source)), disks, references, bytes })
+            }
+            Err(failure) => none(BelowNew::Refused(
+                failure.into_record(&format!("Could not open '{}': ", escape_name(&backing))),
+            )),
+        }
+    }
+}
+
+/// The image below, opened.
+struct Below {
+    image: BelowNew,
+    disks: Vec<Disk>,
+    references: References,
+    /// How much disk space it takes.
+    bytes: u64,
+}
+
+/// What the guest is told of a file.
+fn reply(file: Result<protocol::FileFacts, TargetError>) -> Reply {
+    match file {
+        Ok(facts) => Reply::File(facts),
+        Err(error) => Reply::Refused(error.record()),
+    }
+}
+
+fn refused(name: &OsStr, error: &TargetError) -> Failure {
+    about(name, Failure::new(error.kind(), error.to_string()))
+}
+
+/// A failure to make `name`, as `create` tells it.
+fn about(name: &OsStr, failure: Failure) -> Failure {
+    failure.behind(&format!("{}: ", escape_name(name)))
+}
+
+/// What the host knows that no command line says.
+fn chance() -> Result<Chance, Failure> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| {
+        Failure::new(protocol::ErrorKind::Io, format!("Could not get random bytes: {error}"))
+    })?;
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    Ok(Chance { seed, time })
+}
