@@ -17,6 +17,8 @@ const WINDOW_LEN: u64 = 1 << 20;
 pub(crate) struct TableMut<E> {
     /// File offset of the table in bytes.
     offset: u64,
+    /// File offset of a second copy of the table, which is written and not read.
+    copy: Option<u64>,
     /// Number of entries.
     entries: u64,
     window: Vec<E>,
@@ -29,7 +31,22 @@ pub(crate) struct TableMut<E> {
 impl<E: Entry> TableMut<E> {
     /// The table of `entries` at the file offset `offset`.
     pub(crate) fn new(offset: u64, entries: u64) -> Self {
-        Self { offset, entries, window: Vec::new(), first: 0, changed: 0..0 }
+        Self { offset, copy: None, entries, window: Vec::new(), first: 0, changed: 0..0 }
+    }
+
+    /// Goes to another table of as many entries, and its copy if it has one; what was changed in the last one is written.
+    pub(crate) fn move_to<S: StorageMut>(
+        &mut self,
+        storage: &mut S,
+        offset: u64,
+        copy: Option<u64>,
+    ) -> Result<(), StorageError> {
+        if (offset, copy) != (self.offset, self.copy) {
+            self.write_back(storage)?;
+            (self.offset, self.copy) = (offset, copy);
+            self.window.clear();
+        }
+        Ok(())
     }
 
     /// Number of entries.
@@ -79,7 +96,9 @@ impl<E: Entry> TableMut<E> {
         let within = start.saturating_mul(size_of::<E>() as u64);
         let bytes = self.window.get(self.changed.clone()).unwrap_or(&[]).as_bytes();
         if !bytes.is_empty() {
-            storage.write_at(self.offset.checked_add(within).ok_or(StorageError)?, bytes)?;
+            for table in [Some(self.offset), self.copy].into_iter().flatten() {
+                storage.write_at(table.checked_add(within).ok_or(StorageError)?, bytes)?;
+            }
         }
         self.changed = 0..0;
         Ok(())
@@ -112,8 +131,9 @@ mod tests {
     #[test]
     fn windows_are_written_when_they_are_left() {
         let entries = 2 * WINDOW_LEN / 4 + 1;
-        let mut storage = Vec::<u8>::new();
-        let mut table = TableMut::<U32>::new(4, entries);
+        let (mut storage, copy) = (Vec::<u8>::new(), 4 + entries * 4);
+        let mut table = TableMut::<U32>::new(0, entries);
+        table.move_to(&mut storage, 4, Some(copy)).unwrap();
         table.set(&mut storage, 1, U32::new(7)).unwrap();
         table.set(&mut storage, 0, U32::new(8)).unwrap();
         assert!(storage.is_empty());
@@ -123,6 +143,7 @@ mod tests {
         assert_eq!(table.get(&mut storage, entries).unwrap(), None);
         assert!(table.set(&mut storage, entries, U32::new(1)).is_err());
         table.write_back(&mut storage).unwrap();
-        assert_eq!(storage[usize::try_from(entries * 4).unwrap()..], [9, 0, 0, 0]);
+        let at = |offset: u64| storage[usize::try_from(offset).unwrap()];
+        assert_eq!((at(copy), at(copy + 4), at(copy + entries * 4 - 4)), (8, 7, 9));
     }
 }

@@ -102,7 +102,7 @@ impl Vhdx {
     }
 
     /// Makes the changes of the log, which stays valid until all of them are on the disk.
-    fn replay<S: StorageMut>(&self, storage: &mut S) -> Result<(), Error> {
+    pub(super) fn replay<S: StorageMut>(&self, storage: &mut S) -> Result<(), Error> {
         if self.regions.log().is_some_and(|log| self.overlay.touches(log.start, log.end)) {
             return Err(corrupt("log", "Log changes itself"));
         }

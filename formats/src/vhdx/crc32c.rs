@@ -54,6 +54,14 @@ pub(super) fn of_structure(bytes: &[u8]) -> u32 {
     crc.get()
 }
 
+/// Puts the checksum of a structure into it.
+pub(super) fn sign(bytes: &mut [u8]) {
+    let checksum = of_structure(bytes);
+    if let Some(place) = bytes.get_mut(4..8) {
+        place.copy_from_slice(&checksum.to_le_bytes());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

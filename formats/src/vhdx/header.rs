@@ -87,20 +87,72 @@ impl Header {
     }
 }
 
-/// Says in the image that its log is empty: first in the copy that is not current, which is current from then on, and
-/// then in the other one.
+/// What the headers of a new image say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct New {
+    /// Of the first of them; the second one is the next, and current.
+    pub(super) sequence_number: u64,
+    pub(super) guids: Guids,
+    pub(super) log_length: u32,
+}
+
+/// What changes with a file: the first with every session that writes, the second with every one that writes data.
+#[derive(Clone, Copy, Debug)]
+pub struct Guids {
+    /// "FileWriteGuid".
+    pub file_write: [u8; 16],
+    /// "DataWriteGuid".
+    pub data_write: [u8; 16],
+}
+
+/// Writes the identifier of the file, its creator a name in UTF-16, and its headers.
+pub(super) fn write_new<S: StorageMut>(storage: &mut S, creator: &[u8], new: New) -> Result<(), Error> {
+    storage.write_at(0, &[FILE_SIGNATURE, creator].concat())?;
+    for (number, offset) in (0..).zip(OFFSETS) {
+        let fields = Fields {
+            signature: *SIGNATURE,
+            checksum: U32::ZERO,
+            sequence_number: new.sequence_number.wrapping_add(number).into(),
+            file_write_guid: new.guids.file_write,
+            data_write_guid: new.guids.data_write,
+            log_guid: [0; 16],
+            log_version: U16::ZERO,
+            version: VERSION.into(),
+            log_length: new.log_length.into(),
+            log_offset: MIB.into(),
+        };
+        let mut bytes = fields.as_bytes().to_vec();
+        bytes.resize(HEADER_LEN, 0);
+        crc32c::sign(&mut bytes);
+        storage.write_at(offset, &bytes)?;
+    }
+    Ok(())
+}
+
+/// Says in the image that its log is empty.
 pub(super) fn clear_log<S: StorageMut>(storage: &mut S) -> Result<(), Error> {
+    change(storage, |fields| fields.log_guid = [0; 16])
+}
+
+/// Says in the image that its file and its data are others than they were, and its log is empty.
+pub(super) fn begin_writing<S: StorageMut>(storage: &mut S, guids: Guids) -> Result<(), Error> {
+    change(storage, |fields| {
+        fields.log_guid = [0; 16];
+        fields.file_write_guid = guids.file_write;
+        fields.data_write_guid = guids.data_write;
+    })
+}
+
+/// Changes the header: first in the copy that is not current, which is current from then on, and then in the other one.
+fn change<S: StorageMut>(storage: &mut S, set: impl Fn(&mut Fields)) -> Result<(), Error> {
     for _ in OFFSETS {
         let (offset, fields) = current(storage)?;
         let mut bytes = vec![0; HEADER_LEN];
         storage.read_at(offset, &mut bytes)?;
         let Ok((changed, _)) = Fields::mut_from_prefix(&mut bytes) else { return Err(no_header()) };
-        changed.log_guid = [0; 16];
+        set(changed);
         changed.sequence_number.set(fields.sequence_number.get().wrapping_add(1));
-        let checksum = crc32c::of_structure(&bytes);
-        if let Ok((changed, _)) = Fields::mut_from_prefix(&mut bytes) {
-            changed.checksum.set(checksum);
-        }
+        crc32c::sign(&mut bytes);
         let [first, second] = OFFSETS;
         storage.write_at(if offset == first { second } else { first }, &bytes)?;
         storage.flush()?;

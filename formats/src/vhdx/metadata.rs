@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -11,18 +12,27 @@ use super::parent::ParentLocator;
 use super::regions::Span;
 use super::{corrupt, invalid};
 use crate::reader::Reader;
-use crate::{Error, ErrorKind, Storage};
+use crate::{Error, ErrorKind, Storage, StorageMut};
 
 /// Most entries of the metadata table.
 const ENTRIES_MAX: u16 = 2047;
 /// Bit 2 of an entry's flags: who does not know the item must not read the image.
 const REQUIRED: u32 = 1 << 2;
+/// Bit 1: the item is of the disk, and not of the file.
+const OF_DISK: u32 = 1 << 1;
+const SIGNATURE: &[u8; 8] = b"metadata";
+/// Offset in a new region of its items.
+const ITEMS_OFFSET: u32 = 64 << 10;
+/// Bytes of a sector of a new disk.
+const SECTOR_SIZE: u32 = 512;
 /// Smallest and largest block in bytes.
-const BLOCK_SIZES: core::ops::RangeInclusive<u32> = 1 << 20..=256 << 20;
+pub(super) const BLOCK_SIZES: core::ops::RangeInclusive<u32> = 1 << 20..=256 << 20;
 /// Longest disk in bytes: 64 TiB.
-const SIZE_MAX: u64 = 64 << 40;
+pub(super) const SIZE_MAX: u64 = 64 << 40;
 /// Sectors of a chunk: as many as a block of sector bitmaps has bits.
-const CHUNK_SECTORS: u64 = 1 << 23;
+pub(super) const CHUNK_SECTORS: u64 = 1 << 23;
+/// "File Parameters", bit 0: all blocks are in the file and stay there.
+const LEAVE_BLOCKS_ALLOCATED: u32 = 1;
 /// "File Parameters", bit 1: there is a parent.
 const HAS_PARENT: u32 = 1 << 1;
 /// Longest item in bytes.
@@ -69,6 +79,51 @@ struct TableEntry {
 struct FileParameters {
     block_size: U32,
     flags: U32,
+}
+
+/// What the metadata of a new image says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct New {
+    pub(super) block_size: u32,
+    /// Of the disk, in bytes.
+    pub(super) size: u64,
+    pub(super) disk_id: [u8; 16],
+    pub(super) fixed: bool,
+}
+
+/// Writes the metadata of a new image to its region, which begins at `offset`.
+pub(super) fn write_new<S: StorageMut>(storage: &mut S, offset: u64, new: New) -> Result<(), Error> {
+    let flags = if new.fixed { LEAVE_BLOCKS_ALLOCATED } else { 0 };
+    let parameters = [new.block_size.to_le_bytes(), flags.to_le_bytes()].concat();
+    let values: [(_, _, &[u8]); 5] = [
+        (FILE_PARAMETERS, REQUIRED, &parameters),
+        (VIRTUAL_DISK_SIZE, REQUIRED | OF_DISK, &new.size.to_le_bytes()),
+        (VIRTUAL_DISK_ID, REQUIRED | OF_DISK, &new.disk_id),
+        (LOGICAL_SECTOR_SIZE, REQUIRED | OF_DISK, &SECTOR_SIZE.to_le_bytes()),
+        (PHYSICAL_SECTOR_SIZE, REQUIRED | OF_DISK, &SECTOR_SIZE.to_le_bytes()),
+    ];
+    let header = TableHeader {
+        signature: *SIGNATURE,
+        reserved: U16::ZERO,
+        entry_count: 5.into(),
+        reserved_end: [0; 20],
+    };
+    let (mut table, mut items) = (header.as_bytes().to_vec(), Vec::new());
+    for (item_id, flags, value) in values {
+        let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
+        let offset = u32::try_from(items.len()).unwrap_or(u32::MAX).saturating_add(ITEMS_OFFSET);
+        let entry = TableEntry {
+            item_id,
+            offset: offset.into(),
+            length: length.into(),
+            flags: flags.into(),
+            reserved: U32::ZERO,
+        };
+        table.extend_from_slice(entry.as_bytes());
+        items.extend_from_slice(value);
+    }
+    storage.write_at(offset, &table)?;
+    Ok(storage.write_at(offset + u64::from(ITEMS_OFFSET), &items)?)
 }
 
 /// The metadata, every number within its limits.
@@ -162,7 +217,7 @@ impl Items {
         let mut reader = Reader::new(storage);
         reader.seek(region.start);
         let header: TableHeader = reader.record()?;
-        if header.signature != *b"metadata" {
+        if header.signature != *SIGNATURE {
             return Err(invalid("metadata table", "Invalid metadata table signature"));
         }
         if header.entry_count.get() > ENTRIES_MAX {

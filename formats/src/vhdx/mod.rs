@@ -3,6 +3,7 @@
 
 mod check;
 mod crc32c;
+mod create;
 mod guid;
 mod header;
 mod log;
@@ -11,12 +12,15 @@ mod overlay;
 mod parent;
 mod regions;
 mod walk;
+mod write;
 
 use alloc::string::String;
 
-pub use header::Header;
+pub use create::{Create, create};
+pub use header::{Guids, Header};
 pub use metadata::Metadata;
 pub use parent::ParentLocator;
+pub use write::{Target, open};
 
 use crate::{Access, BackingFile, Error, ErrorKind, Extent, Storage};
 use overlay::{Overlay, Replayed};

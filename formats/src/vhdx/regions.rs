@@ -10,11 +10,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::guid::guid;
 use super::{MIB, corrupt, crc32c, invalid};
-use crate::{Error, ErrorKind, Storage};
+use crate::{Error, ErrorKind, Storage, StorageMut};
 
-/// File offset of the first copy of the table, the one that QEMU reads, and its length in bytes.
+/// File offset of the first copy of the table, the one that QEMU reads, and its length in bytes; the second one follows.
 const TABLE_OFFSET: u64 = 192 << 10;
 const TABLE_LEN: usize = 64 << 10;
+const SIGNATURE: &[u8; 4] = b"regi";
 /// Most entries.
 const ENTRIES_MAX: u32 = 2047;
 /// Bit 0 of "Required": who does not know the region must not read the image.
@@ -39,6 +40,32 @@ struct TableEntry {
     file_offset: U64,
     length: U32,
     required: U32,
+}
+
+/// Writes both copies of the table of a new image. That no region is called required is as `qemu-img` has it.
+pub(super) fn write_new<S: StorageMut>(
+    storage: &mut S,
+    (bat_offset, bat_length): (u64, u32),
+    (metadata_offset, metadata_length): (u64, u32),
+) -> Result<(), Error> {
+    let entry = |guid, offset: u64, length: u32| TableEntry {
+        guid,
+        file_offset: offset.into(),
+        length: length.into(),
+        required: U32::ZERO,
+    };
+    let header = TableHeader {
+        signature: *SIGNATURE,
+        checksum: U32::ZERO,
+        entry_count: 2.into(),
+        reserved: U32::ZERO,
+    };
+    let entries = [entry(BAT, bat_offset, bat_length), entry(METADATA, metadata_offset, metadata_length)];
+    let mut bytes = [header.as_bytes(), entries.as_bytes()].concat();
+    bytes.resize(TABLE_LEN, 0);
+    crc32c::sign(&mut bytes);
+    storage.write_at(TABLE_OFFSET, &bytes)?;
+    Ok(storage.write_at(TABLE_OFFSET + TABLE_LEN as u64, &bytes)?)
 }
 
 /// A part of the file: `start` to `end` in bytes.
@@ -85,7 +112,7 @@ impl Regions {
         if header.checksum.get() != crc32c::of_structure(&bytes) {
             return Err(invalid("region table", "Incorrect region table checksum"));
         }
-        if header.signature != *b"regi" {
+        if header.signature != *SIGNATURE {
             return Err(invalid("region table", "Invalid region table signature"));
         }
         if header.entry_count.get() > ENTRIES_MAX {

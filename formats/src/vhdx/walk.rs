@@ -24,7 +24,7 @@ const BITMAP_LEN: u64 = MIB;
 /// States of a payload block.
 const NOT_PRESENT: u64 = 0;
 pub(super) const FULLY_PRESENT: u64 = 6;
-const PARTIALLY_PRESENT: u64 = 7;
+pub(super) const PARTIALLY_PRESENT: u64 = 7;
 /// State of a block of sector bitmaps that is there.
 const BITMAP_PRESENT: u64 = 6;
 

@@ -1,6 +1,7 @@
 //! Hosted sparse files (`KDMV`), uncompressed and stream-optimized. Section "Hosted Sparse Extents".
 
 use alloc::format;
+use alloc::vec::Vec;
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -13,14 +14,19 @@ use crate::{Error, ErrorKind, Storage};
 
 /// First bytes of the file.
 pub(super) const MAGIC: [u8; 4] = *b"KDMV";
-/// Newest version that is known; 2 and 3 read like 1.
+/// Newest version that is known; 2 and 3 read like 1. One of 3 that is not compressed may be tracked by VMware, which would
+/// not learn of what is written.
 const VERSION_MAX: u32 = 3;
 /// Most entries of a grain table: QEMU's limit. The specification says 512 always.
-const TABLE_ENTRIES_MAX: u32 = 512;
+pub(super) const TABLE_ENTRIES_MAX: u32 = 512;
+/// Flag: the newlines in the header tell whether it was transferred as text.
+const FLAG_NEWLINES: u32 = 1;
 /// Flag: there is a redundant grain directory.
 const FLAG_REDUNDANT: u32 = 1 << 1;
 /// Flag: a grain table entry of 1 is a grain of zeros.
 const FLAG_ZEROED_GRAINS: u32 = 1 << 2;
+/// Flag: grains are compressed.
+const FLAG_COMPRESSED: u32 = 1 << 16;
 /// Flag: markers stand before compressed grains.
 const FLAG_MARKERS: u32 = 1 << 17;
 /// `compressAlgorithm`: deflate in a zlib stream.
@@ -29,13 +35,26 @@ const DEFLATE: u16 = 1;
 const DIRECTORY_AT_END: u64 = u64::MAX;
 /// Bytes of the marker before a compressed grain: sector and length of the data.
 const GRAIN_MARKER_LEN: u64 = 12;
+/// `type` of the marker before a grain table.
+const MARKER_TABLE: u32 = 1;
+/// `type` of the marker before a grain directory.
+const MARKER_DIRECTORY: u32 = 2;
 /// `type` of the marker before a footer.
 const MARKER_FOOTER: u32 = 3;
 /// `type` of the marker at the end of the stream.
 const MARKER_END: u32 = 0;
 
+/// Sectors of a grain of a new file.
+pub(super) const GRAIN_SECTORS: u64 = 128;
+/// First sector of the descriptor of a new file, and how many it takes.
+pub(super) const DESCRIPTOR_SECTOR: u64 = 1;
+pub(super) const DESCRIPTOR_SECTORS: u64 = 20;
+/// "singleEndLineChar" and what follows it.
+const NEWLINES: &[u8; 4] = b"\n \r\n";
+const SECTOR_LEN: usize = 512;
+
 /// The header, without its padding.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct Fields {
     magic: [u8; 4],
@@ -52,6 +71,14 @@ struct Fields {
     unclean_shutdown: u8,
     newlines: [u8; 4],
     compress_algorithm: U16,
+}
+
+/// The sector of the header.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Sector {
+    header: Fields,
+    padding: [u8; 433],
 }
 
 /// A marker that is followed by metadata.
@@ -72,6 +99,92 @@ struct Footer {
     header: Fields,
     padding: [u8; 433],
     end_marker: Marker,
+}
+
+/// What the header of a new file says. Offsets are sectors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct New {
+    /// Sectors of the disk in the file.
+    pub(super) capacity: u64,
+    /// Whether grains are compressed, with markers in front of them.
+    pub(super) compressed: bool,
+    pub(super) zeroed_grains: bool,
+    /// The redundant directory, if there is one.
+    pub(super) redundant: Option<u64>,
+    /// The directory; `None` if a footer has it.
+    pub(super) directory: Option<u64>,
+    /// The first grain.
+    pub(super) over_head: u64,
+}
+
+impl New {
+    /// The header, as it lies in the file.
+    fn fields(&self) -> Fields {
+        let flag = |set: bool, flags: u32| if set { flags } else { 0 };
+        Fields {
+            magic: MAGIC,
+            version: match self {
+                New { compressed: true, .. } => 3,
+                New { zeroed_grains: true, .. } => 2,
+                _ => 1,
+            }
+            .into(),
+            flags: (FLAG_NEWLINES
+                | flag(self.redundant.is_some(), FLAG_REDUNDANT)
+                | flag(self.zeroed_grains, FLAG_ZEROED_GRAINS)
+                | flag(self.compressed, FLAG_COMPRESSED | FLAG_MARKERS))
+            .into(),
+            capacity: self.capacity.into(),
+            grain_size: GRAIN_SECTORS.into(),
+            descriptor_offset: DESCRIPTOR_SECTOR.into(),
+            descriptor_size: DESCRIPTOR_SECTORS.into(),
+            num_gtes_per_gt: TABLE_ENTRIES_MAX.into(),
+            rgd_offset: self.redundant.unwrap_or(0).into(),
+            gd_offset: self.directory.unwrap_or(DIRECTORY_AT_END).into(),
+            over_head: self.over_head.into(),
+            unclean_shutdown: 0,
+            newlines: *NEWLINES,
+            compress_algorithm: if self.compressed { DEFLATE } else { 0 }.into(),
+        }
+    }
+
+    /// The bytes of the header's sector.
+    pub(super) fn bytes(&self) -> impl IntoBytes + Immutable {
+        Sector { header: self.fields(), padding: [0; 433] }
+    }
+
+    /// The bytes of the end of a stream: footer and end, with their markers.
+    pub(super) fn end_of_stream(&self) -> impl IntoBytes + Immutable {
+        Footer {
+            footer_marker: marker(1, MARKER_FOOTER),
+            header: self.fields(),
+            padding: [0; 433],
+            end_marker: marker(0, MARKER_END),
+        }
+    }
+}
+
+/// A marker of `sectors` of metadata.
+fn marker(sectors: u64, kind: u32) -> Marker {
+    Marker { value: sectors.into(), size: U32::ZERO, kind: kind.into(), padding: [0; 496] }
+}
+
+/// What stands before a grain table of `sectors`.
+pub(super) fn table_marker(sectors: u64) -> impl IntoBytes + Immutable {
+    marker(sectors, MARKER_TABLE)
+}
+
+/// What stands before a grain directory of `sectors`.
+pub(super) fn directory_marker(sectors: u64) -> impl IntoBytes + Immutable {
+    marker(sectors, MARKER_DIRECTORY)
+}
+
+/// Puts the marker of the grain at the sector `sector` of the disk before its `stream`, and zeros behind it up to a whole
+/// sector.
+pub(super) fn mark_grain(sector: u64, stream: &mut Vec<u8>) {
+    let length = u32::try_from(stream.len()).unwrap_or(u32::MAX);
+    stream.splice(..0, sector.to_le_bytes().into_iter().chain(length.to_le_bytes()));
+    stream.resize(stream.len().next_multiple_of(SECTOR_LEN), 0);
 }
 
 fn invalid(field: &'static str, message: impl Into<alloc::string::String>) -> Error {
@@ -165,10 +278,14 @@ fn check<S: Storage>(reader: &Reader<'_, S>, header: &Fields) -> Result<Sparse, 
         header.descriptor_size.get().saturating_mul(SECTOR),
     );
     let redundant = header.rgd_offset.get();
-    if flags & FLAG_REDUNDANT != 0 && table_offset(redundant, directory_entries * 4).is_none() {
-        let message = "Could not read l1 backup table from extent: Input/output error";
-        return Err(Error::new(ErrorKind::Corrupt, "rgdOffset", message));
+    if flags & FLAG_REDUNDANT != 0 {
+        let Some(offset) = table_offset(redundant, directory_entries * 4) else {
+            let message = "Could not read l1 backup table from extent: Input/output error";
+            return Err(Error::new(ErrorKind::Corrupt, "rgdOffset", message));
+        };
+        sparse.redundant = Some(offset);
     }
+    sparse.read_only = version == VERSION_MAX && !compressed;
     Ok(sparse)
 }
 

@@ -12,7 +12,7 @@ use super::types::ExtentType;
 use crate::{Error, ErrorKind};
 
 /// Most extents of a disk. Each is a file to be opened, and 1024 open files are the usual limit of a process.
-const EXTENTS_MAX: usize = 1024;
+pub(super) const EXTENTS_MAX: usize = 1024;
 /// Longest word of an access or a type in bytes: QEMU cuts longer ones and finds nothing it knows.
 const WORD_MAX: usize = 10;
 /// Longest file name in bytes: QEMU's limit.

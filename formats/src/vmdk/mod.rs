@@ -7,19 +7,26 @@
 mod areas;
 mod check;
 mod cowd;
+mod create;
+mod descriptor;
 mod embedded;
 mod hosted;
 mod lines;
 mod sesparse;
 mod sparse;
+mod stream;
+mod tables;
 mod text;
 mod types;
 mod walk;
+mod write;
 
 use alloc::vec;
 use alloc::vec::Vec;
 
+pub use create::{Adapter, Create, Layout, Parent, Piece, Subformat, create, extents};
 pub use types::{CreateType, ExtentType};
+pub use write::{Target, open};
 
 use crate::area::Visit;
 use crate::files::{Files, not_attached};

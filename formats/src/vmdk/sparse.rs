@@ -131,6 +131,10 @@ pub(super) struct Sparse {
     pub(super) entries: Entries,
     /// File offset and length in bytes of the descriptor, by the header; any numbers.
     pub(super) descriptor: (u64, u64),
+    /// File offset in bytes of the redundant directory, if there is one.
+    pub(super) redundant: Option<u64>,
+    /// Whether QEMU does not write to such a file.
+    pub(super) read_only: bool,
     /// Whether the directory was found fit to be followed.
     pub(super) checked: bool,
 }
@@ -171,6 +175,8 @@ impl Sparse {
             directory_entries,
             entries: layout.entries,
             descriptor: (0, 0),
+            redundant: None,
+            read_only: matches!(layout.entries, Entries::SeSparse { .. }),
             checked: false,
         })
     }

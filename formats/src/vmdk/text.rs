@@ -14,9 +14,9 @@ use crate::{BackingFile, Error, ErrorKind, Storage};
 /// Longest descriptor that is a file of its own, in bytes: QEMU looks at no more.
 const TEXT_MAX: u64 = (1 << 20) - 1;
 /// Place of a descriptor inside a sparse file, in bytes: QEMU's, which does not ask the header.
-const EMBEDDED_OFFSET: u64 = 512;
+pub(super) const EMBEDDED_OFFSET: u64 = 512;
 /// Bytes of a descriptor inside a sparse file: 20 sectors, QEMU's `DESC_SIZE`.
-const EMBEDDED_LEN: usize = 20 * 512;
+pub(super) const EMBEDDED_LEN: usize = 20 * 512;
 /// Longest name of the parent in bytes: what fits into QEMU's `auto_backing_file`.
 const PARENT_NAME_MAX: usize = 4095;
 /// Longest `createType` in bytes that QEMU takes for one.
@@ -47,6 +47,11 @@ impl Text {
     pub(super) fn read_embedded<S: Storage>(reader: &mut Reader<'_, S>) -> Result<Self, Error> {
         reader.seek(EMBEDDED_OFFSET);
         Ok(Self(c_string(reader.bytes(EMBEDDED_LEN)?)))
+    }
+
+    /// Its bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
     }
 
     /// Its lines.

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use formats::write::Writer;
 use formats::{FileIndex, Format, Image, Storage, StorageError, StorageMut};
+use miniz_oxide::deflate::compress_to_vec_zlib;
 
-use super::{FileStorage, Random, qemu_img, qemu_img_ok, text};
+pub use super::FileStorage;
+use super::{Random, qemu_img, qemu_img_ok, text};
 
 impl StorageMut for FileStorage {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
@@ -83,9 +85,17 @@ impl Disk {
         runs
     }
 
-    /// Writes `length` bytes of the disk at `offset`.
+    /// Writes `length` bytes of the disk at `offset`, compressed if the image is.
     pub fn store<W: Writer>(&self, writer: &mut W, mut offset: u64, length: u64) {
         let end = offset + length;
+        while offset < end && writer.codec().is_some() {
+            let part = writer.unit().min(end - offset);
+            let mut stream = compress_to_vec_zlib(self.part(offset, part), 1);
+            let place = writer.allocate_compressed(offset, &mut stream).unwrap().unwrap();
+            assert_eq!(place.length, stream.len() as u64);
+            writer.file(place.file).unwrap().write_at(place.offset, &stream).unwrap();
+            offset += part;
+        }
         while offset < end {
             let place = writer.allocate(offset, end - offset).unwrap();
             assert!(place.length >= 1 && place.length <= end - offset);
