@@ -19,7 +19,7 @@ use crate::{
     references::{self, Grant, References},
     report::reason,
     sandbox::{Beneath, Sandbox, Use},
-    target::{TargetError, Targets},
+    target::Targets,
 };
 
 pub use crate::machine::Cpu;
@@ -178,14 +178,15 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Ends well with the files that were written: they are on the disk, and new ones have their names.
-    pub fn commit(&mut self) -> Result<(), TargetError> {
-        std::mem::take(&mut self.targets).commit()
-    }
-
     /// Leaves the machine to the kernel. For a process that ends next: everything goes at once then, and no sooner.
     pub fn leave_standing(self) {
         std::mem::forget(self);
+    }
+
+    /// The files that were written, to be committed; all else is [left standing](Self::leave_standing).
+    pub fn into_targets(self) -> Targets {
+        std::mem::forget(self._parts);
+        self.targets
     }
 }
 

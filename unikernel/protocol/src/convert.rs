@@ -4,7 +4,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FileFacts, ImageSource, QemuVersion, Secret};
+use crate::{Chance, ImageSource, Progress, QemuVersion, Reply, Secret};
 
 /// What to convert, into what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,9 +29,25 @@ pub struct ConvertRequest {
     /// Whether what the top of the source leaves to the images below is left to those below the target (`-B`).
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub backing: bool,
+    /// Whether sectors that cannot be read are taken for zeros (`--salvage`).
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub salvage: bool,
+    /// Whether persistent bitmaps are copied, too (`--bitmaps`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bitmaps: Option<Bitmaps>,
     /// Whether to tell how far it is.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub progress: bool,
+}
+
+/// Which bitmaps are copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum Bitmaps {
+    /// All; one that is inconsistent is an error.
+    All,
+    /// Those that are consistent (`--skip-broken-bitmaps`).
+    Consistent,
 }
 
 /// The image that a conversion writes.
@@ -39,34 +55,52 @@ pub struct ConvertRequest {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub enum ConvertTarget {
     /// One that is made.
-    New {
-        /// The file that it is made in, empty.
-        file: FileFacts,
-        /// Name of its format.
-        format: String,
-        /// The `-o` lists as given, joined with `,`; absent when there was none.
-        options: Option<String>,
-    },
+    New(Box<NewTarget>),
     /// One that is there (`-n`).
     Existing {
         /// Where it is.
         image: Box<ImageSource>,
         /// Whether it is known to be all zeros (`--target-is-zero`).
         zero: bool,
+        /// Where new ids in it come from.
+        chance: Chance,
     },
 }
 
+/// An image that is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewTarget {
+    /// The file's name as it was given; what is not UTF-8 in it is replaced.
+    pub name: String,
+    /// The file, empty or with something in it that does not count; or why there is none, to be told when it comes to that.
+    pub file: Reply,
+    /// The file with the data, if the options name one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_file: Option<Reply>,
+    /// Name of its format (`-O`).
+    pub format: String,
+    /// The `-o` lists as given, joined with `,`; absent when there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub options: Option<String>,
+    /// Name of the image below (`-B`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backing_file: Option<String>,
+    /// Name of that one's format (`-F`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backing_format: Option<String>,
+    /// Whatever is not determined by all that.
+    pub chance: Chance,
+}
+
 /// A piece of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub enum ConvertPart {
     /// How far it is.
-    Progress {
-        /// Bytes of the disk that are behind.
-        done: u64,
-        /// Bytes of the disk.
-        total: u64,
-    },
+    Progress(Progress),
+    /// A warning of `qemu-img`'s.
+    Warning(String),
 }
 
 /// What was written.

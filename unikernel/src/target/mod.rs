@@ -1,5 +1,6 @@
 //! A new image by its format's name and options, open for writing: what `create` leaves empty and `convert` fills.
 
+mod open;
 mod random;
 
 use alloc::boxed::Box;
@@ -8,6 +9,7 @@ use calc::Length;
 use formats::{FileIndex, Storage, StorageMut, fill_with_zeros, raw, vdi, vpc, write::Writer};
 use protocol::{Chance, ErrorKind, ErrorRecord, FileFacts, QemuVersion, Reply, Secret};
 
+pub use self::open::open;
 use self::random::Random;
 use crate::{
     files::Files,

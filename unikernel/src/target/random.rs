@@ -24,6 +24,13 @@ impl Random {
         }
     }
 
+    /// Any number.
+    pub fn number(&mut self) -> u32 {
+        let mut bytes = [0; 4];
+        self.fill(&mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+
     /// A UUID of version 4 (RFC 9562, section 5.4).
     pub fn uuid(&mut self) -> [u8; 16] {
         let mut uuid = [0; 16];

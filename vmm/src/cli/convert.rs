@@ -6,11 +6,12 @@ use std::{
 };
 
 use argh::{ArgsInfo, FromArgs};
-use protocol::{Answer, ConvertRequest, ConvertTarget, Op, QemuVersion, options::is_valid_list};
+use protocol::{Answer, ConvertRequest, ConvertTarget, NewTarget, Op, QemuVersion, options::is_valid_list};
 
 use super::{
     argv::{Item, Reader, Table},
     common::{self, Memory, Seconds, Terms},
+    create,
     image::{How, Image},
     secret,
 };
@@ -122,30 +123,39 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     };
     let mut targets = Targets::default();
     let new = NewImage { serial: TARGET, capacity: 1 << 62 };
-    let facts = targets.create(target, new).map_err(|error| failed(&error))?;
+    let file = create::reply(targets.create(target, new));
+    let format = options.target_format.last().map_or("raw", String::as_str);
+    if format == "vmdk" {
+        targets.allow_parts(target, 1 << 62).map_err(|error| failed(&error))?;
+    }
     disks.extend(io.for_all(targets.take_disks()));
     let request = ConvertRequest {
         profile: speaker.profile,
         secrets: secrets.for_keys(&source.keys())?,
         sources: vec![source],
         snapshot: None,
-        target: ConvertTarget::New {
-            file: facts,
-            format: options.target_format.last().map_or("raw", String::as_str).to_owned(),
+        target: ConvertTarget::New(Box::new(NewTarget {
+            name: target.to_string_lossy().into_owned(),
+            file,
+            data_file: None,
+            format: format.to_owned(),
             options: (!options.options.is_empty()).then(|| options.options.join(",")),
-        },
+            backing_file: None,
+            backing_format: None,
+            chance: create::chance()?,
+        })),
         sparse: 4096,
         compress: options.compress,
         backing: false,
+        salvage: false,
+        bitmaps: None,
         progress: false,
     };
     let command = common::command(Op::Convert, &request)?;
     let command = Command { disks, references, targets, ..command };
-    let mut finished = terms.launch(command, name, &mut |_, _| Ok(()))?;
+    let finished = terms.launch(command, name, &mut |_, _| Ok(()))?;
     let Answer::Convert(_) = &finished.answer else { return Err(common::another_operation()) };
-    finished.commit().map_err(|error| failed(&error))?;
-    finished.leave_standing();
-    Ok(())
+    finished.into_targets().commit().map_err(|error| failed(&error))
 }
 
 /// What qemu-img checks about an option when it comes to it, before the options behind it.

@@ -304,7 +304,7 @@ struct Below {
 }
 
 /// What the guest is told of a file.
-fn reply(file: Result<protocol::FileFacts, TargetError>) -> Reply {
+pub fn reply(file: Result<protocol::FileFacts, TargetError>) -> Reply {
     match file {
         Ok(facts) => Reply::File(facts),
         Err(error) => Reply::Refused(error.record()),
@@ -321,7 +321,7 @@ fn about(name: &OsStr, failure: Failure) -> Failure {
 }
 
 /// What the host knows that no command line says.
-fn chance() -> Result<Chance, Failure> {
+pub fn chance() -> Result<Chance, Failure> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| {
         Failure::new(protocol::ErrorKind::Io, format!("Could not get random bytes: {error}"))

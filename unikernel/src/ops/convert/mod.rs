@@ -1,18 +1,23 @@
 //! `convert`: an image out of others.
 
-use alloc::{borrow::ToOwned, boxed::Box, vec::Vec};
+use alloc::{boxed::Box, vec::Vec};
 
-use formats::{Chain, qcow2, raw, write::Writer};
-use protocol::{ConvertAnswer, ConvertPart, ConvertRequest, ConvertTarget, ErrorKind, ErrorRecord};
+use formats::{Chain, write::Writer};
+use protocol::{
+    ConvertAnswer, ConvertPart, ConvertRequest, ConvertTarget, ErrorKind, ErrorRecord, NewTarget,
+};
 
 use crate::{
     files::Files,
     mover::{self, Compress, Copy, Inline, Source, SparseSize, StartWrite, Terms},
+    options::{Driver, Values},
+    progress::Meter,
     source,
+    target::{self, NewImage},
 };
 
-/// Most often that progress is told of: each thousandth of the way.
-const STEPS: u64 = 1000;
+/// Percent of the way between two times that progress is told of, as in `qemu-img convert -p`.
+const STEP: f32 = 1.0;
 
 /// Does what `request` says with `files`, and tells how far it is.
 pub fn run<F: Files<Storage: StartWrite + 'static>>(
@@ -22,20 +27,26 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
 ) -> Result<ConvertAnswer, ErrorRecord> {
     let mut source = open_sources(request, files)?;
     let size = source.size();
-    let mut target = target(request, size, files)?;
+    let mut target = match &request.target {
+        ConvertTarget::New(new) => make(request, new, size, files)?,
+        ConvertTarget::Existing { image, chance, .. } => {
+            target::open(image, *chance, request.profile, files)?
+        }
+    };
     let terms = Terms {
         sparse: SparseSize::new(request.sparse),
-        zero_already: zero_already(request),
+        zero_already: match request.target {
+            ConvertTarget::New(_) => !request.backing,
+            ConvertTarget::Existing { zero, .. } => zero,
+        },
         top_only: request.backing,
     };
-    let mut told = 0;
+    let (mut meter, mut behind) = (Meter::new(STEP), 0);
     let mut progress = |done: u64| {
-        let step =
-            u64::try_from(u128::from(done) * u128::from(STEPS) / u128::from(size.max(1))).unwrap_or(STEPS);
-        if request.progress && step > told {
-            told = step;
-            tell(ConvertPart::Progress { done, total: size });
+        if let Some(progress) = meter.add(done - behind, size).filter(|_| request.progress) {
+            tell(ConvertPart::Progress(progress));
         }
+        behind = done;
     };
     match target.codec().and_then(mover::method).filter(|_| request.compress) {
         Some(method) => {
@@ -62,32 +73,16 @@ fn open_sources<F: Files>(
         .ok_or_else(|| ErrorRecord::new(ErrorKind::Limit, "The disk is longer than 2^63 bytes"))
 }
 
-fn zero_already(request: &ConvertRequest) -> bool {
-    match request.target {
-        ConvertTarget::New { .. } => !request.backing,
-        ConvertTarget::Existing { zero, .. } => zero,
-    }
-}
-
-fn target<F: Files<Storage: StartWrite + 'static>>(
+/// Makes the image that is written, for a disk of `size` bytes.
+fn make<F: Files<Storage: StartWrite + 'static>>(
     request: &ConvertRequest,
+    new: &NewTarget,
     size: u64,
     files: &mut F,
 ) -> Result<Box<dyn Writer<Storage = F::Storage>>, ErrorRecord> {
-    match &request.target {
-        ConvertTarget::New { file, format, .. } if format == "raw" => {
-            let file = files.open(file)?;
-            Ok(Box::new(raw::create(file, &raw::Create { size }).map_err(source::record)?))
-        }
-        ConvertTarget::New { file, format, .. } if format == "qcow2" => {
-            let file = files.open(file)?;
-            let options = qcow2::Create::new(size)
-                .ok_or_else(|| ErrorRecord::new(ErrorKind::Limit, "The disk is too long"))?;
-            Ok(Box::new(qcow2::create(file, None, &options).map_err(source::record)?))
-        }
-        _ => Err(ErrorRecord {
-            field: Some("format".to_owned()),
-            ..ErrorRecord::new(ErrorKind::Unsupported, "Unsupported target")
-        }),
-    }
+    let profile = request.profile;
+    let driver = Driver::for_target(&new.format, profile)?;
+    let values = Values::parse(driver, new.options.as_deref().unwrap_or_default(), profile)?;
+    let image = NewImage { size, secrets: &request.secrets, profile, chance: new.chance, file: &new.file };
+    target::create(driver.target()?, &values, &image, files)
 }
