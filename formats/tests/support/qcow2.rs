@@ -105,3 +105,50 @@ pub fn assert_sound(path: &Path, disk: &[u8], what: &str) {
         panic!("{what}: the disk differs at {at:x?}");
     }
 }
+
+/// Geometries for writes in any order.
+pub const GEOMETRIES: [&str; 9] = [
+    "cluster_size=512",
+    "cluster_size=512,refcount_bits=1",
+    "cluster_size=512,refcount_bits=64",
+    "cluster_size=4096,compat=0.10",
+    "cluster_size=4096,refcount_bits=2",
+    "cluster_size=65536",
+    "cluster_size=16384,extended_l2=on",
+    "cluster_size=4096,backing_file=base,backing_fmt=raw",
+    "cluster_size=512,compat=0.10,backing_file=base,backing_fmt=raw",
+];
+
+/// Writes, compresses and zeroes parts of a disk at random; `disk` is what it holds.
+pub fn scribble(random: &mut Random, writer: &mut impl Writer, disk: &mut [u8], steps: u32) {
+    let (unit, size) = (writer.unit(), writer.virtual_size());
+    let clusters = size.div_ceil(unit);
+    for _ in 0..steps {
+        let first = random.below(clusters);
+        let most = if random.below(4) == 0 { clusters } else { 6 };
+        let count = 1 + random.below(most.min(clusters - first));
+        let (start, end) = (first * unit, size.min((first + count) * unit));
+        let range = usize::try_from(start).unwrap()..usize::try_from(end).unwrap();
+        match random.below(4) {
+            0 => {
+                writer.zero(start, end - start).unwrap();
+                disk[range].fill(0);
+            }
+            1 if most == 6 && writer.codec().is_some() => {
+                for start in (start..end).step_by(usize::try_from(unit).unwrap()) {
+                    let range =
+                        usize::try_from(start).unwrap()..usize::try_from(end.min(start + unit)).unwrap();
+                    let compressible = random.below(8) != 0;
+                    let bytes = content(random, range.len(), compressible);
+                    write_compressed(writer, start, &bytes);
+                    disk[range].copy_from_slice(&bytes);
+                }
+            }
+            _ => {
+                let bytes = content(random, range.len(), false);
+                write(writer, start, &bytes);
+                disk[range].copy_from_slice(&bytes);
+            }
+        }
+    }
+}
