@@ -2,44 +2,11 @@
 
 mod support;
 
-use formats::qcow2::{ClusterBits, Compression, Create, Preallocation, Version, create};
+use formats::ErrorKind;
+use formats::qcow2::create;
 use formats::write::Writer as _;
-use formats::{BackingFile, ErrorKind};
+use support::qcow2::options;
 use support::{qemu_img, qemu_img_ok, text};
-
-/// An option list of the reference tool and what it means.
-fn options(list: &str, size: u64) -> Create {
-    let mut options = Create::new(size).unwrap();
-    let mut format = None;
-    for (key, value) in list.split(',').filter_map(|item| item.split_once('=')) {
-        match key {
-            "compat" => options.version = if value == "0.10" { Version::V2 } else { Version::V3 },
-            "cluster_size" => {
-                let size: u32 = value.parse().unwrap();
-                options.cluster_bits = ClusterBits::new(size.trailing_zeros()).unwrap();
-            }
-            "refcount_bits" => options.refcount_bits = value.parse().unwrap(),
-            "lazy_refcounts" => options.lazy_refcounts = value == "on",
-            "extended_l2" => options.extended_l2 = value == "on",
-            "compression_type" => options.compression = Compression::Zstd,
-            "backing_file" => {
-                options.backing = Some(BackingFile { name: value.into(), format: None });
-            }
-            "backing_fmt" => format = Some(value.as_bytes().to_vec()),
-            "data_file" => options.data_file = Some(value.into()),
-            "data_file_raw" => options.data_file_raw = value == "on",
-            "preallocation" => {
-                options.preallocation =
-                    if value == "metadata" { Preallocation::Metadata } else { Preallocation::Data };
-            }
-            _ => panic!("{key}"),
-        }
-    }
-    if let Some(backing) = &mut options.backing {
-        backing.format = format;
-    }
-    options
-}
 
 fn assert_equal(directory: &std::path::Path, list: &str, size: u64) {
     let path = directory.join("image");

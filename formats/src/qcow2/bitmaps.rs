@@ -25,20 +25,20 @@ const GRANULARITY_BITS: core::ops::RangeInclusive<u8> = 9..=31;
 const NAME_MAX: u16 = 1023;
 /// Type of a dirty tracking bitmap, the only one.
 const DIRTY_TRACKING: u8 = 1;
-const FLAG_IN_USE: u32 = 1;
-const FLAG_AUTO: u32 = 1 << 1;
+pub(super) const FLAG_IN_USE: u32 = 1;
+pub(super) const FLAG_AUTO: u32 = 1 << 1;
 
 /// The fixed part of a directory entry; extra data and name follow.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Entry {
-    table_offset: U64,
-    table_size: U32,
-    flags: U32,
-    kind: u8,
-    granularity_bits: u8,
-    name_len: U16,
-    extra_data_len: U32,
+pub(super) struct Entry {
+    pub(super) table_offset: U64,
+    pub(super) table_size: U32,
+    pub(super) flags: U32,
+    pub(super) kind: u8,
+    pub(super) granularity_bits: u8,
+    pub(super) name_len: U16,
+    pub(super) extra_data_len: U32,
 }
 
 /// A dirty bitmap stored in the image.

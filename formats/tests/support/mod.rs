@@ -3,6 +3,7 @@
 
 pub mod cases;
 pub mod encrypted;
+pub mod qcow2;
 pub mod vmdk;
 pub mod write;
 

@@ -19,10 +19,6 @@ use crate::{BackingFile, Codec, Error, ErrorKind, FileIndex, StorageMut};
 
 /// Most bytes that are reserved at once: `qemu-img`'s longest request.
 const REQUEST_MAX: u64 = i32::MAX as u64;
-/// Bytes of L2 tables that `qemu-img` keeps in memory whole; what has more of them is written in parts.
-const L2_CACHE: u64 = 32 << 20;
-/// Bytes of such a part.
-const L2_SLICE: u64 = 4096;
 
 /// What is set aside when an image is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,6 +113,7 @@ pub fn create<S: StorageMut>(
         end: 3 * shape.cluster(),
         untouched: if shape.has_backing { shape.size } else { 0 },
         head: Some(options.head(&shape)),
+        bitmaps: Vec::new(),
     };
     // A name that does not fit is told before anything is written.
     writer.head.as_ref().map_or(Ok(()), |head| head.bytes(shape.cluster()).map(|_| ()))?;
@@ -175,24 +172,23 @@ impl Create {
             return Err(Error::new(ErrorKind::Limit, "size", message));
         };
         let entry_len = if self.extended_l2 { 16 } else { 8 };
-        let tables = (size.div_ceil(cluster) * entry_len).next_multiple_of(cluster);
-        let slice = if tables > L2_CACHE { cluster.min(L2_SLICE) } else { cluster };
         let codec = match self.compression {
             _ if self.data_file.is_some() => None,
             Compression::Zlib => Some(Codec::Deflate),
             Compression::Zstd => Some(Codec::Zstd),
         };
-        Ok(Shape {
+        let shape = Shape {
             cluster_bits: self.cluster_bits.get(),
             entry_len,
             size,
-            slice: slice / entry_len,
+            slice: 0,
             has_zero_clusters: !v2,
             has_backing: self.backing.is_some(),
             data_file: self.data_file.is_some(),
             data_file_raw: self.data_file_raw,
             codec,
-        })
+        };
+        Ok(Shape { slice: shape.slice_for(), ..shape })
     }
 
     /// The header cluster, but for the tables.

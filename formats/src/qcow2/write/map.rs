@@ -216,10 +216,10 @@ impl<S: StorageMut> Writer<S> {
         self.space.free(&mut self.storage, offset, length)
     }
 
-    /// What must hold before an L2 table is followed.
-    fn check_table(&self, offset: u64) -> Result<(), Error> {
+    /// What must hold before a cluster is written to that is part of a table.
+    pub(super) fn check_table(&self, offset: u64) -> Result<(), Error> {
         if !offset.is_multiple_of(self.shape.cluster()) {
-            return Err(corrupt("L1 table", "L2 table offset unaligned"));
+            return Err(corrupt("L1 table", "Table offset unaligned"));
         }
         self.check_clear(offset, 1)
     }
@@ -239,13 +239,10 @@ impl<S: StorageMut> Writer<S> {
     /// That clusters of the file are in the file, and neither header nor tables.
     fn check_clear(&self, offset: u64, count: u64) -> Result<(), Error> {
         let end = offset.saturating_add(count << self.shape.cluster_bits);
-        let (refcounts, clusters) = self.space.table();
-        let refcounts_end = refcounts + (u64::from(clusters) << self.shape.cluster_bits);
+        let clusters = offset >> self.shape.cluster_bits..end.div_ceil(self.shape.cluster());
         let l1_end = self.l1_offset + self.l1_entries * 8;
-        if offset < self.shape.cluster()
-            || offset < refcounts_end && refcounts < end
-            || offset < l1_end && self.l1_offset < end
-        {
+        let over_l1 = offset < l1_end && self.l1_offset < end;
+        if offset < self.shape.cluster() || over_l1 || self.space.is_reserved(&clusters) {
             return Err(corrupt("L2 table", "Cluster overlaps metadata"));
         }
         let file_end = self.end.max(self.storage.len()).next_multiple_of(self.shape.cluster());

@@ -3,10 +3,12 @@
 //! Tables are changed in memory and written many at once; a table is on the disk only when what it refers to is. The header
 //! of a new image is the last thing that is written of it: until then the file is no image.
 
+mod bitmaps;
 mod compressed;
 mod create;
 mod head;
 mod map;
+mod open;
 mod pages;
 mod space;
 mod zero;
@@ -14,11 +16,18 @@ mod zero;
 use alloc::vec::Vec;
 
 pub use create::{Create, Preallocation, create};
+pub use open::open;
 
 use crate::write::Place;
 use crate::{Codec, Error, ErrorKind, FileIndex, StorageMut};
+use bitmaps::Tracked;
 use head::HeaderCluster;
 use space::Space;
+
+/// Bytes of L2 tables that `qemu-img` keeps in memory whole; what has more of them is written in parts.
+const L2_CACHE: u64 = 32 << 20;
+/// Bytes of such a part.
+const L2_SLICE: u64 = 4096;
 
 /// What decides how the tables of an image are written.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +64,13 @@ impl Shape {
         if self.is_extended() { self.cluster() / 32 } else { self.cluster() }
     }
 
+    /// L2 entries that `qemu-img` handles together.
+    fn slice_for(&self) -> u64 {
+        let tables = (self.size.div_ceil(self.cluster()) * self.entry_len).next_multiple_of(self.cluster());
+        let slice = if tables > L2_CACHE { self.cluster().min(L2_SLICE) } else { self.cluster() };
+        slice / self.entry_len
+    }
+
     /// log2 of the entries of an L2 table.
     fn l2_bits(&self) -> u32 {
         self.cluster_bits - self.entry_len.trailing_zeros()
@@ -83,6 +99,8 @@ pub struct Writer<S> {
     untouched: u64,
     /// The header, if it is still to be written.
     head: Option<HeaderCluster>,
+    /// Bitmaps that are in use as long as the image is written to.
+    bitmaps: Vec<Tracked>,
 }
 
 impl<S: StorageMut> Writer<S> {
@@ -100,6 +118,12 @@ impl<S: StorageMut> Writer<S> {
     /// The file, and the data file if there is one.
     pub fn into_storage(self) -> (S, Option<S>) {
         (self.storage, self.data_file)
+    }
+
+    /// What was written ends at `end` or further on.
+    fn touch(&mut self, offset: u64, end: u64) -> Result<(), Error> {
+        self.untouched = self.untouched.max(end);
+        self.mark_written(&(offset..end))
     }
 
     /// That `length` bytes at `offset` are on the disk, and whole units but at its end; where they end.
@@ -127,7 +151,7 @@ impl<S: StorageMut> crate::write::Writer for Writer<S> {
     fn allocate(&mut self, offset: u64, length: u64) -> Result<Place, Error> {
         let end = self.check_range(offset, length)?;
         let place = self.place(offset, end, map::As::Data)?;
-        self.untouched = self.untouched.max(offset + place.length);
+        self.touch(offset, offset + place.length)?;
         Ok(place)
     }
 
@@ -139,14 +163,18 @@ impl<S: StorageMut> crate::write::Writer for Writer<S> {
         self.check_range(offset, 1.max(self.shape.cluster().min(self.shape.size.saturating_sub(offset))))?;
         let place = self.place_compressed(offset, stream.len() as u64)?;
         if place.is_some() {
-            self.untouched = self.untouched.max(offset.saturating_add(self.shape.cluster()));
+            self.touch(offset, self.shape.size.min(offset + self.shape.cluster()))?;
         }
         Ok(place)
     }
 
     fn zero(&mut self, offset: u64, length: u64) -> Result<(), Error> {
         let end = self.check_range(offset, length)?.min(self.untouched);
-        if offset < end { self.make_zero(offset, end) } else { Ok(()) }
+        if offset < end {
+            self.make_zero(offset, end)?;
+            self.mark_written(&(offset..end))?;
+        }
+        Ok(())
     }
 
     fn file(&mut self, file: FileIndex) -> Option<&mut S> {
@@ -170,14 +198,15 @@ impl<S: StorageMut> crate::write::Writer for Writer<S> {
         self.space.settle(&mut self.storage)?;
         self.space.pages.write_back(&mut self.storage)?;
         self.storage.flush()?;
+        self.release_bitmaps()?;
         if let Some(mut head) = self.head.take() {
             let (offset, clusters) = self.space.table();
             head.fields.refcount_table_offset.set(offset);
             head.fields.refcount_table_clusters.set(clusters);
             let bytes = head.bytes(self.shape.cluster())?;
             self.storage.write_at(0, &bytes)?;
-            self.storage.flush()?;
         }
+        self.storage.flush()?;
         Ok(())
     }
 }

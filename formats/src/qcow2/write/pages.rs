@@ -24,7 +24,13 @@ pub(super) enum Kind {
     RefcountTable,
     L2,
     L1,
+    Bitmap,
+    BitmapTable,
 }
+
+/// All of them, what is referred to first.
+const ORDER: [Kind; 6] =
+    [Kind::RefcountBlock, Kind::RefcountTable, Kind::L2, Kind::L1, Kind::Bitmap, Kind::BitmapTable];
 
 /// Part of a table.
 #[derive(Debug)]
@@ -138,7 +144,7 @@ impl Pages {
 
     /// Writes all that was changed, what is referred to before what refers to it.
     pub(super) fn write_back<S: StorageMut>(&mut self, storage: &mut S) -> Result<(), Error> {
-        for kind in [Kind::RefcountBlock, Kind::RefcountTable, Kind::L2, Kind::L1] {
+        for kind in ORDER {
             if self.write_kind(storage, kind)? && self.durable {
                 storage.flush()?;
             }

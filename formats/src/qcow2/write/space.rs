@@ -52,6 +52,8 @@ pub(super) struct Space {
     free_byte: u64,
     /// Length of the file in clusters at first.
     file_end: u64,
+    /// Clusters that are never free, whatever is counted: ascending, apart from each other.
+    reserved: Vec<Range<u64>>,
     /// Bytes that are to be given back once nothing on the disk refers to them.
     freed: Vec<Range<u64>>,
 }
@@ -67,7 +69,17 @@ fn too_large() -> Error {
 impl Space {
     /// The clusters of a file, the refcount table of which takes the clusters `table`. The file has `file_end` clusters.
     pub(super) fn new(pages: Pages, geometry: Geometry, table: Range<u64>, file_end: u64) -> Self {
-        Self { pages, geometry, table, blocks_end: 0, free: 0, free_byte: 0, file_end, freed: Vec::new() }
+        Self {
+            pages,
+            geometry,
+            table,
+            blocks_end: 0,
+            free: 0,
+            free_byte: 0,
+            file_end,
+            reserved: Vec::new(),
+            freed: Vec::new(),
+        }
     }
 
     /// A new file with header, refcount table and one refcount block, in that order.
@@ -78,6 +90,34 @@ impl Space {
         self.set_block(storage, 0, 2 * cluster)?;
         self.free = 3;
         self.add(storage, 0..3)
+    }
+
+    /// Says which clusters are never free in a file that is opened, and reads how far its refcount table is in use.
+    pub(super) fn reserve<S: StorageMut>(
+        &mut self,
+        storage: &mut S,
+        mut reserved: Vec<Range<u64>>,
+    ) -> Result<(), Error> {
+        reserved.sort_unstable_by_key(|range| range.start);
+        for range in reserved {
+            match self.reserved.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => self.reserved.push(range),
+            }
+        }
+        for index in 0..self.table_entries() {
+            if self.block(storage, index)? != 0 {
+                self.blocks_end = index + 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether any of these clusters is never free.
+    pub(super) fn is_reserved(&self, clusters: &Range<u64>) -> bool {
+        let at = self.reserved.partition_point(|range| range.end <= clusters.start);
+        let table = self.table.start < clusters.end && clusters.start < self.table.end;
+        table || self.reserved.get(at).is_some_and(|range| range.start < clusters.end)
     }
 
     /// File offset in bytes of the refcount table, and its clusters.
@@ -249,6 +289,9 @@ impl Space {
             }
             free += same;
         }
+        if free > 0 && self.is_reserved(&(start..start + free)) {
+            return Err(corrupt("A cluster with metadata in it counts as free"));
+        }
         Ok(free)
     }
 
@@ -290,6 +333,9 @@ impl Space {
         }
         if start.saturating_add(count) > last {
             return Err(too_large());
+        }
+        if self.is_reserved(&(start..start + count)) {
+            return Err(corrupt("A cluster with metadata in it counts as free"));
         }
         self.free = start + count;
         self.file_end = self.file_end.max(self.free);
