@@ -251,8 +251,9 @@ impl Block {
         Ok(())
     }
 
-    /// Makes `length` bytes from byte `offset` on read as zeros, whole sectors inside the disk, and gives up the space for them.
-    pub fn write_zeros(&mut self, offset: u64, length: u64) -> Result<(), BlockError> {
+    /// Makes `length` bytes from byte `offset` on read as zeros, whole sectors inside the disk. Their space is given up with
+    /// `unmap`, and set aside without.
+    pub fn write_zeros(&mut self, offset: u64, length: u64, unmap: bool) -> Result<(), BlockError> {
         let mut sector = self.place(offset, usize::try_from(length).map_err(|_| BlockError::Range)?)?;
         let mut left = length / SECTOR;
         while left > 0 {
@@ -261,7 +262,7 @@ impl Block {
             let mut request = [0; 16];
             request[..8].copy_from_slice(&sector.to_le_bytes());
             request[8..12].copy_from_slice(&u32::try_from(count).unwrap_or(0).to_le_bytes());
-            request[12..].copy_from_slice(&UNMAP.to_le_bytes());
+            request[12..].copy_from_slice(&(UNMAP * u32::from(unmap)).to_le_bytes());
             self.transfer(TYPE_WRITE_ZEROES, 0, Data::Out(&request))?;
             sector += count;
             left -= count;

@@ -42,6 +42,14 @@ pub trait StorageMut: Storage {
         fill_with_zeros(self, offset, length)
     }
 
+    /// As [`write_zeros`](Self::write_zeros), with disk space set aside for the bytes.
+    fn set_aside(&mut self, offset: u64, length: u64) -> Result<(), StorageError>
+    where
+        Self: Sized,
+    {
+        fill_with_zeros(self, offset, length)
+    }
+
     /// Waits until everything written is on the disk, and the file as long as it should be.
     fn flush(&mut self) -> Result<(), StorageError>;
 

@@ -133,21 +133,11 @@ impl StorageMut for Disk {
     }
 
     fn write_zeros(&mut self, offset: u64, length: u64) -> Result<(), StorageError> {
-        self.changed = true;
-        let end = offset.checked_add(length).ok_or(StorageError)?;
-        if !offset.is_multiple_of(SECTOR) || !length.is_multiple_of(SECTOR) || length < ZEROS {
-            return fill_with_zeros(self, offset, length);
-        }
-        match self.block.write_zeros(offset, length) {
-            Err(BlockError::Unsupported) => return fill_with_zeros(self, offset, length),
-            outcome => outcome.map_err(failed)?,
-        }
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.head.len());
-        let to = usize::try_from(end).unwrap_or(usize::MAX).min(self.head.len());
-        self.head.get_mut(from..to).unwrap_or_default().fill(0);
-        self.length = self.length.max(end);
-        self.host_length = self.host_length.max(end);
-        Ok(())
+        self.zeros(offset, length, true)
+    }
+
+    fn set_aside(&mut self, offset: u64, length: u64) -> Result<(), StorageError> {
+        self.zeros(offset, length, false)
     }
 
     fn flush(&mut self) -> Result<(), StorageError> {
@@ -234,6 +224,24 @@ impl Disk {
         }
         let start = offset as usize;
         Ok(self.head.get(start..start.saturating_add(length)))
+    }
+
+    /// Has the host make zeros, unless they are few.
+    fn zeros(&mut self, offset: u64, length: u64, unmap: bool) -> Result<(), StorageError> {
+        let end = offset.checked_add(length).ok_or(StorageError)?;
+        if !offset.is_multiple_of(SECTOR) || !length.is_multiple_of(SECTOR) || length < ZEROS {
+            return fill_with_zeros(self, offset, length);
+        }
+        match self.block.write_zeros(offset, length, unmap) {
+            Err(BlockError::Unsupported) => return fill_with_zeros(self, offset, length),
+            outcome => outcome.map_err(failed)?,
+        }
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.head.len());
+        let to = usize::try_from(end).unwrap_or(usize::MAX).min(self.head.len());
+        self.head.get_mut(from..to).unwrap_or_default().fill(0);
+        self.length = self.length.max(end);
+        self.host_length = self.host_length.max(end);
+        Ok(())
     }
 
     /// Writes what is whole sectors at once, and the sectors of which only a part changes one by one.

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::{SECTOR, sectors};
-use crate::write::{Place, Writer, blocks_of, fill};
+use crate::write::{Place, Writer, blocks_of};
 use crate::{Error, FileIndex, StorageMut};
 
 /// What a new raw image is to be.
@@ -22,14 +22,14 @@ pub struct Target<S> {
     written: u64,
 }
 
-/// Makes `storage`, an empty file, a raw image of zeros.
+/// Makes `storage`, an empty file, a raw image of zeros. It is as long as the disk once it is
+/// [finished](Writer::finish): one that was broken off does not look whole.
 ///
 /// # Errors
 ///
-/// A disk of 2^63 bytes or more, and failures of the storage.
-pub fn create<S: StorageMut>(mut storage: S, create: &Create) -> Result<Target<S>, Error> {
+/// A disk of 2^63 bytes or more.
+pub fn create<S: StorageMut>(storage: S, create: &Create) -> Result<Target<S>, Error> {
     let virtual_size = sectors(create.size)?;
-    storage.set_length(virtual_size)?;
     Ok(Target { storage, virtual_size, written: 0 })
 }
 
@@ -69,7 +69,7 @@ impl<S: StorageMut> Writer for Target<S> {
 
     fn zero(&mut self, offset: u64, length: u64) -> Result<(), Error> {
         blocks_of(offset, length, SECTOR, self.virtual_size)?;
-        Ok(fill(&mut self.storage, offset, length.min(self.written.saturating_sub(offset)), 0)?)
+        Ok(self.storage.write_zeros(offset, length.min(self.written.saturating_sub(offset)))?)
     }
 
     fn file(&mut self, file: FileIndex) -> Option<&mut S> {
@@ -77,6 +77,9 @@ impl<S: StorageMut> Writer for Target<S> {
     }
 
     fn finish(&mut self) -> Result<(), Error> {
+        if self.storage.len() < self.virtual_size {
+            self.storage.set_length(self.virtual_size)?;
+        }
         Ok(self.storage.flush()?)
     }
 }

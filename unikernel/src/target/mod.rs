@@ -111,7 +111,7 @@ fn set_aside<S: StorageMut>(
     let Some(file) = image.file(FileIndex::default()) else { return Ok(()) };
     let done = match preallocation {
         FilePreallocation::Off => Ok(()),
-        FilePreallocation::Falloc => file.write_zeros(0, size),
+        FilePreallocation::Falloc => file.set_aside(0, size),
         FilePreallocation::Full => fill_with_zeros(file, 0, size),
     };
     done.map_err(|error| record(error.into()))

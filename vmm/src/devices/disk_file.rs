@@ -78,7 +78,7 @@ impl DiskFile {
         self.changed.store(true, Ordering::Release);
         if self.fixed {
             let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
-            self.fill_with_zeros(self.length(), length)?;
+            self.make_zeros(self.length(), length, true)?;
         } else {
             self.file.set_len(length)?;
         }
@@ -93,17 +93,25 @@ impl DiskFile {
         if !self.fixed && self.length() < end {
             self.file.set_len(end)?;
         }
-        let mode = match unmap {
-            true => FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE,
-            false => FallocateFlags::FALLOC_FL_ZERO_RANGE,
-        };
-        let range = (offset.cast_signed(), length.cast_signed());
-        match fallocate(&self.file, mode, range.0, range.1) {
-            Err(Errno::EOPNOTSUPP) => self.fill_with_zeros(offset, end)?,
-            outcome => outcome?,
-        }
+        self.make_zeros(offset, end, unmap)?;
         self.written_to(end);
         Ok(())
+    }
+
+    /// Makes the bytes from `offset` up to `end` zeros, by the file system's own word for that if it has one.
+    fn make_zeros(&self, offset: u64, end: u64, unmap: bool) -> io::Result<()> {
+        if offset >= end {
+            return Ok(());
+        }
+        let mode = match unmap {
+            true => FallocateFlags::FALLOC_FL_PUNCH_HOLE,
+            false => FallocateFlags::FALLOC_FL_ZERO_RANGE,
+        };
+        let mode = mode | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        match fallocate(&self.file, mode, offset.cast_signed(), (end - offset).cast_signed()) {
+            Err(Errno::EOPNOTSUPP | Errno::ENODEV | Errno::EINVAL) => self.fill_with_zeros(offset, end),
+            outcome => Ok(outcome?),
+        }
     }
 
     fn fill_with_zeros(&self, mut offset: u64, end: u64) -> io::Result<()> {
@@ -145,7 +153,7 @@ impl DiskFile {
         if self.fixed && offset > self.length() {
             let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
             let length = self.length();
-            self.fill_with_zeros(length, offset)?;
+            self.make_zeros(length, offset, true)?;
             self.length.fetch_max(offset, Ordering::AcqRel);
         }
         Ok(())
