@@ -15,11 +15,20 @@ qemu_img=${QEMU_IMG:-qemu-img}
 cargo build --release --locked --package instar --bins --examples
 
 directory=$(mktemp -d)
-trap 'rm -rf "$directory"' EXIT
+# What is written goes to memory: it is the programs that are timed, and not a disk.
+memory=$(mktemp -d -p /dev/shm)
+trap 'rm -rf "$directory" "$memory"' EXIT
 small=$directory/small.qcow2 large=$directory/large.qcow2
 "$qemu_img" create -q -f qcow2 "$small" 1G
 "${QEMU_IO:-qemu-io}" -c 'write -q 0 5M' -c 'write -q 700M 300k' "$small"
 target/release/examples/fragmented "$large"
+
+# Half of 4 GiB is data: programs of this machine, in pieces of 1 MiB.
+half=$memory/half.raw
+target/release/examples/half_full "$half"
+copy=$memory/copy.raw
+cp --sparse=always "$half" "$copy"
+"$qemu_img" convert -f raw -O qcow2 "$half" "$memory/half.qcow2"
 
 # NAME RUNS ARGUMENT...: the same arguments for both.
 row() {
@@ -36,3 +45,18 @@ row '`measure -O qcow2` of a small qcow2' "$runs" measure -O qcow2 "$small"
 row '`map --output json` of a fragmented 1 TiB qcow2 with 16 Mi clusters' 3 map --output json "$large"
 row '`measure -O qcow2` of a fragmented 1 TiB qcow2 with 16 Mi clusters' 5 measure -O qcow2 "$large"
 row '`check` of a fragmented 1 TiB qcow2 with 16 Mi clusters' 5 check "$large"
+rm -f "$large"
+
+# As row, for commands that make the file OUT.
+out=$memory/out
+made() {
+    local name=$1 runs=$2
+    shift 2
+    target/release/examples/ratio --new "$out" "$name" "$runs" target/release/instar "$@" "$out" -- "$qemu_img" "$@" "$out"
+    rm -f "$out"
+}
+made '`convert` of 4 GiB, half of it data, raw to qcow2' 11 convert -f raw -O qcow2 "$half"
+made '`convert` of 4 GiB, half of it data, qcow2 to raw' 11 convert -f qcow2 -O raw "$memory/half.qcow2"
+made '`convert -c` of the same, zstd' 3 convert -f raw -O qcow2 -c -o compression_type=zstd "$half"
+made '`convert -c` of the same, zlib' 1 convert -f raw -O qcow2 -c "$half"
+row '`compare` of two such images' 11 compare -f raw -F raw "$half" "$copy"

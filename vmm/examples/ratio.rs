@@ -1,9 +1,10 @@
 //! Times two commands against each other: alternating runs, medians, and the peak memory of each.
 //!
-//! Usage: `ratio NAME RUNS COMMAND... -- COMMAND...`. Prints a row of a Markdown table.
+//! Usage: `ratio [--new FILE] NAME RUNS COMMAND... -- COMMAND...`. Prints a row of a Markdown table. `FILE` is removed before each
+//! run: both commands make it.
 
 use std::{
-    env,
+    env, fs,
     mem::zeroed,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -13,7 +14,11 @@ use std::{
 type Run = (Duration, i64);
 
 #[expect(clippy::zombie_processes, reason = "wait4 waits for it, and tells its memory")]
-fn run(command: &[String]) -> Run {
+fn run(command: &[String], new: Option<&str>) -> Run {
+    if let Some(new) = new {
+        // Where it is not, there is nothing to do.
+        let _ = fs::remove_file(new);
+    }
     let begin = Instant::now();
     let child =
         Command::new(&command[0]).args(&command[1..]).stdout(Stdio::null()).spawn().expect("command starts");
@@ -40,15 +45,19 @@ fn median(runs: &mut [Run]) -> Run {
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [name, runs, commands @ ..] = arguments.as_slice() else {
+    let (new, arguments) = match arguments.as_slice() {
+        [option, file, rest @ ..] if option == "--new" => (Some(file.as_str()), rest),
+        rest => (None, rest),
+    };
+    let [name, runs, commands @ ..] = arguments else {
         panic!("usage: ratio NAME RUNS A... -- B...")
     };
     let mut commands = commands.split(|argument| argument == "--");
     let (ours, theirs) = (commands.next().expect("a command"), commands.next().expect("a second command"));
     let (mut ours_runs, mut their_runs) = (vec![], vec![]);
     for _ in 0..runs.parse().expect("a number of runs") {
-        ours_runs.push(run(ours));
-        their_runs.push(run(theirs));
+        ours_runs.push(run(ours, new));
+        their_runs.push(run(theirs, new));
     }
     let (ours, theirs) = (median(&mut ours_runs), median(&mut their_runs));
     let milliseconds = |run: Run| run.0.as_secs_f64() * 1e3;
