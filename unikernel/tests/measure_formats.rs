@@ -130,6 +130,7 @@ fn answer(
         secrets: vec![],
         beyond: false,
         exact: None,
+        compress: false,
         subject: MeasureSubject::Image {
             source: Box::new(ImageSource::new(file, format.map(Into::into))),
             snapshot: None,

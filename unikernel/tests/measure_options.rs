@@ -184,6 +184,7 @@ fn answer(row: &Row, profile: QemuVersion) -> Result<MeasureAnswer, String> {
         secrets: if row.secret { vec![Secret::unread("s")] } else { vec![] },
         beyond: false,
         exact: None,
+        compress: false,
         subject,
     };
     let open = |file: &FileFacts| -> Result<Memory, ErrorRecord> {

@@ -34,6 +34,7 @@ fn ours(
         secrets: vec![],
         beyond: false,
         exact: None,
+        compress: false,
         subject: MeasureSubject::Image {
             source: Box::new(ImageSource::new(file, format.map(Into::into))),
             snapshot: None,
@@ -176,6 +177,7 @@ fn a_snapshot_of_such_an_image_is_refused() {
             secrets: vec![],
             beyond: false,
             exact: None,
+            compress: false,
             subject: MeasureSubject::Image {
                 source: Box::new(ImageSource::new(file, None)),
                 snapshot: Some("x".into()),

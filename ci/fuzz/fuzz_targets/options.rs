@@ -57,6 +57,7 @@ fuzz_target!(|input: Input| {
         secrets: input.secret.map(Secret::unread).into_iter().collect(),
         beyond: input.beyond,
         exact: None,
+        compress: false,
         subject,
     };
     let run = || measure::run(&request, &mut Standalone(|_: &FileFacts| Ok(input.file)));

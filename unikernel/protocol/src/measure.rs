@@ -25,6 +25,9 @@ pub struct MeasureRequest {
     /// bytes on; 0 writes all. Absent to tell what `measure` tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact: Option<u64>,
+    /// Whether `convert -c` would write it; only with `exact`.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub compress: bool,
     /// What is measured.
     pub subject: MeasureSubject,
 }

@@ -99,6 +99,7 @@ pub fn request(source: ImageSource, options: &str, snapshot: Option<&str>) -> Me
         secrets: vec![],
         beyond: false,
         exact: None,
+        compress: false,
         subject: MeasureSubject::Image { source: Box::new(source), snapshot: snapshot.map(Into::into) },
     }
 }

@@ -35,7 +35,7 @@ pub const NAME: &str = "measure";
     subcommand,
     name = "measure",
     help_triggers("-h", "--help"),
-    usage = "[-f FMT | --image-opts] [-l SNAPSHOT] [-U] [-O TARGET_FMT] [-o OPTIONS]\n    [--output human|json] [--object OBJDEF] [--allow-references DIR]\n    [--exact [-S SIZE]] [--timeout SECONDS] [--memory SIZE] [--qemu-version X.Y] [--no-sandbox]\n    (--size SIZE | FILE)",
+    usage = "[-f FMT | --image-opts] [-l SNAPSHOT] [-U] [-O TARGET_FMT] [-o OPTIONS]\n    [--output human|json] [--object OBJDEF] [--allow-references DIR]\n    [--exact [-c] [-S SIZE]] [--timeout SECONDS] [--memory SIZE] [--qemu-version X.Y] [--no-sandbox]\n    (--size SIZE | FILE)",
     note = "Options may stand behind FILE, be abbreviated, and be written --output=json or",
     note = "-fqcow2. Of an option given twice the last counts, but for -o and --object.",
     note = "INSTAR_ALLOW_REFERENCES (DIR[:DIR...]), INSTAR_TIMEOUT, INSTAR_MEMORY and",
@@ -84,6 +84,10 @@ pub struct Measure {
     #[argh(switch)]
     exact: bool,
 
+    /// with --exact: the length when convert -c writes it
+    #[argh(switch, short = 'c')]
+    compress: bool,
+
     /// with --exact: zeros in data that are left out, from this many bytes on, as for convert; 0 writes all (default: 4k)
     #[argh(option, short = 'S', arg_name = "SIZE")]
     sparse_size: Vec<String>,
@@ -122,7 +126,7 @@ const HISTORY: [Exception; 7] = [
 ];
 
 /// Options of instar's that there are not under the name `qemu-img`.
-const OWN: [&str; 2] = ["exact", "sparse-size"];
+const OWN: [&str; 3] = ["compress", "exact", "sparse-size"];
 
 /// The least run of zeros that is left out when nobody says: that of `convert`.
 const DEFAULT_SPARSE_SIZE: u64 = 4096;
@@ -179,6 +183,7 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
         secrets,
         beyond: !speaker.as_qemu_img,
         exact: options.exact(speaker.profile)?,
+        compress: options.compress,
         subject,
     };
     let io = IoMode::for_reading(bytes);
@@ -243,6 +248,9 @@ impl Measure {
 
     /// From how many bytes on zeros are left out, if the exact length is asked for.
     fn exact(&self, profile: QemuVersion) -> Result<Option<u64>, Failure> {
+        if self.compress && !self.exact {
+            return Err(Failure::usage("-c requires --exact."));
+        }
         match self.sparse_size.last() {
             Some(_) if !self.exact => Err(Failure::usage("-S requires --exact.")),
             Some(_) if !self.size.is_empty() => Err(Failure::usage("-S requires a filename argument.")),

@@ -2,6 +2,7 @@
 
 use alloc::{boxed::Box, vec::Vec};
 
+use codecs::Method;
 use formats::{Chain, write::Writer};
 use protocol::{
     ConvertAnswer, ConvertPart, ConvertRequest, ConvertTarget, ErrorKind, ErrorRecord, NewTarget,
@@ -48,7 +49,13 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
         }
         behind = done;
     };
-    match target.codec().and_then(mover::method).filter(|_| request.compress) {
+    let method = target.codec().and_then(mover::method);
+    if request.compress && method.is_none() {
+        let message = "Compression not supported for this file format";
+        return Err(ErrorRecord::new(ErrorKind::Unsupported, message));
+    }
+    // What is stored as streams is so without being asked.
+    match method.filter(|method| request.compress || *method == Method::Zlib) {
         Some(method) => {
             Compress::new(&mut *target, terms, Inline::new(method)).run(&mut source, &mut progress)?;
         }

@@ -49,17 +49,6 @@ pub fn backing_file() -> ErrorRecord {
     }
 }
 
-/// Why there is no answer for data that is compressed on its way.
-pub fn compressed() -> ErrorRecord {
-    ErrorRecord {
-        field: Some("subformat".to_owned()),
-        ..ErrorRecord::new(
-            ErrorKind::Unsupported,
-            "The exact length of a compressed image is not known beforehand",
-        )
-    }
-}
-
 fn space(options: &Qcow2Options) -> Space {
     match options.preallocation {
         // A data file that can be read on its own has each cluster at its place from the start.

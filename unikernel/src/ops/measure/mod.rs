@@ -1,5 +1,6 @@
 //! `measure`: how long a new image will be, of a given size or with the data of an existing image.
 
+mod compressed;
 mod content;
 mod exact;
 mod image;
@@ -23,34 +24,51 @@ use crate::{
 ///
 /// The checks are made in `qemu-img`'s order: the image, the target format, its options, what they mean together.
 pub fn run<F: Files>(request: &MeasureRequest, files: &mut F) -> Result<MeasureAnswer, ErrorRecord> {
-    let (profile, sparse) = (request.profile, request.exact.map(SparseSize::new));
-    let mut source = Source::new(request, files)?;
+    let profile = request.profile;
+    let source = Source::new(request, files)?;
     let driver = Driver::for_target(&request.target_format, profile)?;
     let values = Values::parse(driver, request.options.as_deref().unwrap_or_default(), profile)?;
+    let target = driver.measured(request.beyond)?;
+    let sparse = request.exact.map(SparseSize::new);
+    let streams = request.compress || values.text("subformat") == Some("streamOptimized");
+    if let Some(sparse) = sparse.filter(|_| streams) {
+        let empty = Source::<F::Storage>::Size(source.length()?.bytes());
+        let full = answer(empty, target, &values, request, None)?.fully_allocated;
+        return compressed::measure(source, target, &values, request, sparse, full);
+    }
+    answer(source, target, &values, request, sparse)
+}
+
+/// The answer for a target that is not compressed.
+fn answer<S: Storage>(
+    mut source: Source<S>,
+    target: Target,
+    values: &Values,
+    request: &MeasureRequest,
+    sparse: Option<SparseSize>,
+) -> Result<MeasureAnswer, ErrorRecord> {
+    let profile = request.profile;
     let secrets: Vec<&str> = request.secrets.iter().map(|secret| secret.id.as_str()).collect();
-    match driver.measured(request.beyond)? {
+    match target {
         Target::Raw => Ok(same(raw::length(source.length()?).bytes())),
         Target::Luks => {
-            let LuksOptions { key, key_use } = LuksOptions::new(&values, "", &secrets, profile)?;
+            let LuksOptions { key, key_use } = LuksOptions::new(values, "", &secrets, profile)?;
             Ok(same(luks::image_length(key, key_use, source.length()?)))
         }
         Target::Qcow2 => {
-            let options = Qcow2Options::new(&values, &secrets, profile)?;
+            let options = Qcow2Options::new(values, &secrets, profile)?;
             qcow2::measure(&mut source, &options, sparse, profile)
         }
-        Target::Vmdk if sparse.is_some() && values.text("subformat") == Some("streamOptimized") => {
-            Err(exact::compressed())
-        }
-        Target::Vmdk => beyond(source, &values, sparse, |size| options::vmdk_image(&values, size, profile)),
-        Target::Vpc => beyond(source, &values, sparse, |size| options::vpc_image(&values, size, profile)),
-        Target::Vhdx => beyond(source, &values, sparse, |size| options::vhdx_image(&values, size, profile)),
-        Target::Vdi => beyond(source, &values, sparse, |size| options::vdi_image(&values, size)),
+        Target::Vmdk => beyond(source, values, sparse, |size| options::vmdk_image(values, size, profile)),
+        Target::Vpc => beyond(source, values, sparse, |size| options::vpc_image(values, size, profile)),
+        Target::Vhdx => beyond(source, values, sparse, |size| options::vhdx_image(values, size, profile)),
+        Target::Vdi => beyond(source, values, sparse, |size| options::vdi_image(values, size)),
         Target::Qcow => {
-            beyond(source, &values, sparse, |size| options::qcow_image(&values, size, &secrets, profile))
+            beyond(source, values, sparse, |size| options::qcow_image(values, size, &secrets, profile))
         }
-        Target::Qed => beyond(source, &values, sparse, |size| options::qed_image(&values, size, profile)),
+        Target::Qed => beyond(source, values, sparse, |size| options::qed_image(values, size, profile)),
         Target::Parallels => {
-            beyond(source, &values, sparse, |size| options::parallels_image(&values, size, profile))
+            beyond(source, values, sparse, |size| options::parallels_image(values, size, profile))
         }
     }
 }

@@ -46,6 +46,7 @@ fn request(target: &str, options: &str, subject: MeasureSubject) -> MeasureReque
         secrets: vec![protocol::Secret::unread("s")],
         beyond: false,
         exact: None,
+        compress: false,
         subject,
     }
 }
