@@ -125,6 +125,7 @@ fn ours(
         secrets: vec![],
         beyond: false,
         exact: None,
+        compress: false,
         subject: MeasureSubject::Image {
             source: Box::new(ImageSource::new(file, format.map(Into::into))),
             snapshot: None,
