@@ -62,6 +62,7 @@ impl Error {
             Self::Machine(MachineError::MemorySize { .. }) => ErrorKind::Usage,
             Self::Machine(MachineError::Memory { .. }) => ErrorKind::Limit,
             Self::Machine(MachineError::Image(_)) => ErrorKind::InvalidFormat,
+            Self::Resize(error) if error.kind() == io::ErrorKind::FileTooLarge => ErrorKind::Limit,
             Self::Machine(_) | Self::Sandbox(_) | Self::EventLoop(_) | Self::Output(_) | Self::Resize(_) => {
                 ErrorKind::Io
             }

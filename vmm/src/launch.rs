@@ -1,6 +1,6 @@
 //! The one way to run a command: build a machine, enter the sandbox, run the guest until its terminal record.
 
-use std::{fs::File, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{fs::File, io, os::fd::AsFd, sync::Arc, time::Duration};
 
 use protocol::{
     Answer, CommandHeader, ErrorKind, ErrorRecord, Need, Op, Part, Reply, Role,
@@ -288,6 +288,9 @@ impl Answers<'_> {
                 let failure = self.files.iter().find_map(|(_, file)| file.take_failure());
                 if let (Some(failure), Some(words)) = (failure, record.message.strip_suffix(UNKNOWN)) {
                     record.message = format!("{words}{}", reason(&failure));
+                    if failure.kind() == io::ErrorKind::FileTooLarge {
+                        record.kind = ErrorKind::Limit;
+                    }
                 }
             }
             _ => {}

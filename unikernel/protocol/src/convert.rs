@@ -4,7 +4,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Chance, ImageSource, Progress, QemuVersion, Reply, Secret};
+use crate::{Chance, ErrorRecord, ImageSource, Progress, QemuVersion, Reply, Secret};
 
 /// What to convert, into what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct ConvertRequest {
     pub target: ConvertTarget,
     /// Zeros that are left out inside of data, from this many bytes on; 0 writes all (`-S`).
     pub sparse: u64,
+    /// What the length of the disk is rounded up to, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub align: Option<u64>,
     /// Whether units are compressed (`-c`).
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub compress: bool,
@@ -65,6 +68,8 @@ pub enum ConvertTarget {
         /// Where new ids in it come from.
         chance: Chance,
     },
+    /// One that the host could not open, and why: that is the failure, unless there is one before it.
+    Refused(ErrorRecord),
 }
 
 /// An image that is made.

@@ -55,7 +55,7 @@ impl<'a, T: StartWrite, C: Compressor> Compress<'a, T, C> {
         Self { target, terms, compressor, spare: Vec::new(), output: Output::default() }
     }
 
-    /// Copies all of `source`. `progress` is told how many bytes of it are behind.
+    /// Copies all of `source`. `progress` is told how many bytes of data more are behind.
     pub fn run<S: Storage>(
         &mut self,
         source: &mut Source<S>,
@@ -77,7 +77,19 @@ impl<'a, T: StartWrite, C: Compressor> Compress<'a, T, C> {
                 Kind::Zero | Kind::Data if last => size,
                 Kind::Zero | Kind::Data => piece_end.next_multiple_of(unit).min(size),
             };
-            self.units(source, done..data, progress)?;
+            let mut parts = piece.parts().peekable();
+            let moved = piece.kind == Kind::Data || self.terms.sparse.is_none();
+            let mut behind = |position: u64| {
+                while let Some((_, length)) =
+                    parts.next_if(|&(start, length)| start + length as u64 <= position)
+                {
+                    if moved {
+                        progress(length as u64);
+                    }
+                }
+            };
+            self.units(source, done..data, &mut behind)?;
+            behind(piece_end);
             done = done.max(data);
             if done < whole {
                 if piece.kind == Kind::Zero && !self.terms.zero_already {
@@ -86,18 +98,17 @@ impl<'a, T: StartWrite, C: Compressor> Compress<'a, T, C> {
                 }
                 done = whole;
             }
-            progress(piece_end);
         }
         self.drain()?;
         self.output.flush(self.target)
     }
 
-    /// Compresses the units of `range`, which begins with one.
+    /// Compresses the units of `range`, which begins with one. `behind` is told up to where.
     fn units<S: Storage>(
         &mut self,
         source: &mut Source<S>,
         range: Range<u64>,
-        progress: &mut dyn FnMut(u64),
+        behind: &mut dyn FnMut(u64),
     ) -> Result<(), ErrorRecord> {
         let unit = self.target.unit();
         let mut start = range.start;
@@ -122,7 +133,7 @@ impl<'a, T: StartWrite, C: Compressor> Compress<'a, T, C> {
                 self.compressor.submit(job);
             }
             start = end;
-            progress(start);
+            behind(start);
         }
         Ok(())
     }

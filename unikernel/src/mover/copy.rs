@@ -58,7 +58,7 @@ impl<'a, T: StartWrite> Copy<'a, T> {
         Self { target, terms, buffers: Buffers::default(), last: None, ends: BTreeMap::new() }
     }
 
-    /// Copies all of `source`. `progress` is told how many bytes of it are behind.
+    /// Copies all of `source`. `progress` is told how many bytes of data more are behind.
     pub fn run<S: Storage>(
         &mut self,
         source: &mut Source<S>,
@@ -72,11 +72,10 @@ impl<'a, T: StartWrite> Copy<'a, T> {
                 Kind::Zero | Kind::Data => {
                     for (start, length) in piece.parts() {
                         self.data(source, start, length)?;
-                        progress(start + length as u64);
+                        progress(length as u64);
                     }
                 }
             }
-            progress(end);
         }
         // Zeros at the end of the last unit need not have been stored.
         for (&file, &end) in &self.ends {

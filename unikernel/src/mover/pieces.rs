@@ -73,7 +73,7 @@ impl Piece {
 }
 
 /// The pieces of a disk, in ascending order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pieces {
     /// What is still to come.
     rest: Range<u64>,

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use formats::{Chain, Storage};
 use protocol::ErrorRecord;
 
-use super::pieces::{self, Piece, Pieces};
+use super::pieces::{self, Kind, Piece, Pieces};
 
 /// Disks one behind the other.
 pub struct Source<S> {
@@ -37,6 +37,20 @@ impl<S: Storage> Source<S> {
     /// Bytes of all disks.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Bytes of the pieces that are data, or of all of them; to be asked before the first piece is.
+    pub fn data_bytes(&mut self, zeros_count: bool) -> Result<u64, ErrorRecord> {
+        let mut bytes = 0;
+        for Disk { chain, pieces, .. } in &mut self.disks {
+            let mut pieces = pieces.clone();
+            while let Some(piece) = pieces.next(chain)? {
+                if piece.kind == Kind::Data || zeros_count && piece.kind == Kind::Zero {
+                    bytes += piece.length;
+                }
+            }
+        }
+        Ok(bytes)
     }
 
     /// The next piece, in ascending order.

@@ -16,6 +16,8 @@ pub enum Exception {
     LongSince(&'static str, QemuVersion),
     /// The short letter is known from this version on.
     ShortSince(char, QemuVersion),
+    /// The option has no long name.
+    Nameless(&'static str),
     /// The short letter is not known any more from this version on.
     ShortUntil(char, QemuVersion),
     /// A second long name of the option, known from this version on: name, option, version.
@@ -123,6 +125,7 @@ impl Table {
                     Exception::ShortUntil(letter, until) if short == Some(letter) && version >= until => {
                         short = None;
                     }
+                    Exception::Nameless(name) if name == long => known = false,
                     Exception::Own(name) if name == long => abbreviable = false,
                     Exception::Attachable(name) if name == long => attachable = true,
                     Exception::Absent(name) if name == long => (known, short) = (false, None),

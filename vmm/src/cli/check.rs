@@ -144,7 +144,7 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Fa
         let old = speaker.profile < QemuVersion::V10_0;
         return Err(Failure::usage("Expecting one image file name").try_help(if old { "" } else { NAME }));
     };
-    if let Some(mode) = options.cache.last().filter(|mode| !common::CACHE_MODES.contains(&mode.as_str())) {
+    if let Some(mode) = common::unknown_cache_mode(&options.cache) {
         return Err(Failure::usage(format!("Invalid source cache option: {}", escape(mode))));
     }
     options.check(name, repair, terms)

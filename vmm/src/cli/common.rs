@@ -10,7 +10,7 @@ use std::{
 };
 
 use argh::ArgsInfo;
-use protocol::{ErrorKind, Op, QemuVersion};
+use protocol::{ErrorKind, Op, QemuVersion, options::split_parameter};
 use serde::Serialize;
 
 use super::{
@@ -37,7 +37,25 @@ const MAX_TIMEOUT: u64 = 24 * 60 * 60;
 pub const DEFAULT_MEMORY: Memory = Memory(64 << 20);
 
 /// The cache modes of `qemu-img`.
-pub const CACHE_MODES: [&str; 6] = ["off", "none", "writeback", "writethrough", "directsync", "unsafe"];
+const CACHE_MODES: [&str; 6] = ["off", "none", "writeback", "writethrough", "directsync", "unsafe"];
+
+/// The cache mode that counts of those given, if there is no such mode.
+pub fn unknown_cache_mode(given: &[String]) -> Option<&str> {
+    given.last().map(String::as_str).filter(|mode| !CACHE_MODES.contains(mode))
+}
+
+/// What an `-o` list sets `name` to.
+pub fn option_of(list: &str, name: &str) -> Option<String> {
+    let (mut found, mut rest) = (None, list);
+    while !rest.is_empty() {
+        let (given, value, behind) = split_parameter(rest);
+        if given == name {
+            found = Some(value.unwrap_or_else(|| "on".to_owned()));
+        }
+        rest = behind;
+    }
+    found
+}
 
 /// Most bytes of text that come of a byte of the guest's answer.
 const TEXT: u64 = 16;

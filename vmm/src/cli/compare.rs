@@ -187,7 +187,7 @@ impl Compare {
         secrets: &secret::Secrets,
         shown: Shown,
     ) -> Result<u8, Failure> {
-        if let Some(mode) = self.cache.last().filter(|mode| !common::CACHE_MODES.contains(&mode.as_str())) {
+        if let Some(mode) = common::unknown_cache_mode(&self.cache) {
             let message = format!("Invalid source cache option: {}", escape(mode));
             return Err(Failure::usage(message).exits_with(FAILED));
         }

@@ -1,67 +1,169 @@
 //! `convert`: an image out of others.
 
-use std::{
-    ffi::OsString,
-    time::{Duration, Instant},
-};
+mod preset;
+mod run;
+
+use std::{ffi::OsString, time::Instant};
 
 use argh::{ArgsInfo, FromArgs};
-use protocol::{Answer, ConvertRequest, ConvertTarget, NewTarget, Op, QemuVersion, options::is_valid_list};
+use protocol::{
+    QemuVersion,
+    options::{asks_for_help, is_valid_list},
+    size,
+};
 
+use self::preset::Preset;
 use super::{
-    argv::{Item, Reader, Table},
+    argv::{Exception, Item, Reader, Table},
     common::{self, Memory, Seconds, Terms},
-    create,
-    image::{How, Image},
-    secret,
+    option_help, secret, snapshot,
 };
-use crate::{
-    launch::{Command, IoMode},
-    report::{self, Failure, Speaker, escape, escape_name},
-    target::{NewImage, TargetError, Targets},
-};
+use crate::report::{self, Failure, Speaker, escape, progress::Shown};
 
 /// The command's name.
 pub const NAME: &str = "convert";
 
-/// Serial of the disk that is written.
-const TARGET: &str = "target";
+/// Least run of zeros that is left out when nobody says, and the largest that can be asked for: no more is read at once.
+const DEFAULT_SPARSE_SIZE: u64 = 4096;
+const MAX_SPARSE_SIZE: u64 = 16 << 20;
 
-/// Make an image OUTPUT that holds what FILE holds.
+/// Most coroutines of `-m`.
+const MAX_COROUTINES: u64 = 16;
+
+/// Make an image OUTPUT that holds what FILE holds, or several FILEs one behind the other.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "convert",
     help_triggers("-h", "--help"),
-    usage = "[-f FMT] [-O OUTPUT_FMT] [-o OPTIONS] [--object OBJDEF] [--timeout SECONDS] FILE OUTPUT"
+    usage = "[-f FMT | --image-opts] [-O FMT | --target-image-opts] [-o OPTIONS] [-c] [-p] [-q]\n    [-l SNAPSHOT] [-S SIZE] [-b BACKING_FILE [-F FMT]] [-n [--target-is-zero]]\n    [-t CACHE] [-T CACHE] [-m NUMBER] [-W] [-C] [-r RATE] [-U] [--object OBJDEF]\n    [--preset NAME] [--max-output SIZE] [--allow-references DIR] [--timeout SECONDS]\n    [--memory SIZE] [--qemu-version X.Y] [--no-sandbox] FILE... OUTPUT",
+    note = "An OUTPUT that is not there appears when it is complete. One that is there is overwritten.",
+    note = "Sizes are in bytes, or have a suffix: k, M, G, T, P or E (powers of 1024).",
+    note = "Options may stand behind FILE, be abbreviated, and be written --parallel=4 or -Oqcow2.",
+    note = "Of an option given twice the last counts, but for -o and --object.",
+    note = "INSTAR_ALLOW_REFERENCES (DIR[:DIR...]), INSTAR_TIMEOUT, INSTAR_MEMORY and",
+    note = "INSTAR_QEMU_VERSION in the environment are defaults for the options of those names.",
+    note = "The exit code is 0, or 1 after any failure."
 )]
 pub struct Convert {
-    /// format of FILE (default: probed)
+    /// format of the FILEs (default: probed)
     #[argh(option, short = 'f', arg_name = "FMT")]
-    format: Vec<String>,
+    source_format: Vec<String>,
+
+    /// the FILEs are lists of options instead of names, as in driver=qcow2,file.filename=NAME
+    #[argh(switch)]
+    image_opts: bool,
+
+    /// read this internal snapshot: its id or name, or snapshot.id=ID,snapshot.name=NAME
+    #[argh(option, short = 'l', arg_name = "SNAPSHOT")]
+    snapshot: Vec<String>,
 
     /// format of OUTPUT (default: raw)
-    #[argh(option, short = 'O', arg_name = "OUTPUT_FMT")]
+    #[argh(option, short = 'O', arg_name = "FMT")]
     target_format: Vec<String>,
 
-    /// options of OUTPUT's format, as in cluster_size=2M; may be given several times
+    /// OUTPUT is a list of options instead of a name; with -n
+    #[argh(switch)]
+    target_image_opts: bool,
+
+    /// options of OUTPUT's format, as in cluster_size=2M; may be given several times; help lists them
     #[argh(option, short = 'o', arg_name = "OPTIONS")]
-    options: Vec<String>,
+    target_format_options: Vec<String>,
+
+    /// the image below OUTPUT: what FILE has from there is not copied (also -B)
+    #[argh(option, short = 'B', arg_name = "BACKING_FILE")]
+    backing: Vec<String>,
+
+    /// format of BACKING_FILE
+    #[argh(option, short = 'F', arg_name = "FMT")]
+    backing_format: Vec<String>,
 
     /// compress OUTPUT
     #[argh(switch, short = 'c')]
     compress: bool,
 
-    /// a secret that options or FILE refer to: secret,id=ID,file=NAME (or data=TEXT); may be given several times
+    /// leave out zeros inside of data from this many bytes on: multiples of 512 up to 16M, 0 to write all (default: 4k)
+    #[argh(option, short = 'S', arg_name = "SIZE")]
+    sparse_size: Vec<String>,
+
+    /// OUTPUT is an image that is there and long enough
+    #[argh(switch, short = 'n')]
+    no_create: bool,
+
+    /// OUTPUT is all zeros; with -n
+    #[argh(switch)]
+    target_is_zero: bool,
+
+    /// copy persistent bitmaps, too
+    #[argh(switch)]
+    bitmaps: bool,
+
+    /// leave out bitmaps that are broken; with --bitmaps
+    #[argh(switch)]
+    skip_broken_bitmaps: bool,
+
+    /// go on where FILE cannot be read, with zeros in its place
+    #[argh(switch)]
+    salvage: bool,
+
+    /// checked and not needed: off, none, writeback, writethrough, directsync or unsafe
+    #[argh(option, short = 'T', arg_name = "CACHE")]
+    source_cache: Vec<String>,
+
+    /// checked and not needed, as OUTPUT is flushed at the end
+    #[argh(option, short = 't', arg_name = "CACHE")]
+    target_cache: Vec<String>,
+
+    /// checked and not needed: 1 to 16
+    #[argh(option, short = 'm', arg_name = "NUMBER")]
+    #[expect(dead_code, reason = "looked at while the line is read")]
+    parallel: Vec<String>,
+
+    /// taken and not needed
+    #[argh(switch, short = 'W')]
+    #[expect(dead_code, reason = "it makes no difference to what is written")]
+    oob_writes: bool,
+
+    /// taken and not needed
+    #[argh(switch, short = 'C')]
+    copy_range_offloading: bool,
+
+    /// checked and without effect
+    #[argh(option, short = 'r', arg_name = "RATE")]
+    #[expect(dead_code, reason = "looked at while the line is read")]
+    rate_limit: Vec<String>,
+
+    /// read the FILEs even while another process writes to them
+    #[argh(switch, short = 'U')]
+    force_share: bool,
+
+    /// tell how far it has come; --progress=json: on stderr, a JSON object a line
+    #[argh(switch, short = 'p')]
+    #[expect(dead_code, reason = "looked at while the line is read")]
+    progress: bool,
+
+    /// print nothing but failures
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+
+    /// a secret that options or images refer to: secret,id=ID,file=NAME (or data=TEXT); may be given several times
     #[argh(option, arg_name = "OBJDEF")]
     #[expect(dead_code, reason = "taken one by one while the line is read")]
     object: Vec<String>,
 
-    /// open the files that FILE names (backing files, data files, extents) if they are beneath DIR; may be given several times (default: none)
+    /// format and options that an importer takes: azure, esxi, gcp or hyperv
+    #[argh(option, arg_name = "NAME")]
+    preset: Vec<Preset>,
+
+    /// fail where OUTPUT would become longer than this (default: no limit)
+    #[argh(option, arg_name = "SIZE")]
+    max_output: Vec<String>,
+
+    /// open the files that the FILEs name (backing files, data files, extents) if they are beneath DIR; may be given several times (default: none)
     #[argh(option, arg_name = "DIR")]
     allow_references: Vec<String>,
 
-    /// stop after this many seconds, 1 to 86400 (default: 60)
+    /// stop after this many seconds, 1 to 86400 (default: 60, and one more for each 4M of disk space that the FILEs take)
     #[argh(option, arg_name = "SECONDS")]
     timeout: Vec<Seconds>,
 
@@ -79,92 +181,220 @@ pub struct Convert {
     no_sandbox: bool,
 }
 
+/// What the option table cannot say: when qemu-img learned a name.
+const HISTORY: [Exception; 18] = [
+    Exception::LongSince("source-format", QemuVersion::V10_0),
+    Exception::LongSince("snapshot", QemuVersion::V10_0),
+    Exception::LongSince("target-format", QemuVersion::V11_1),
+    Exception::LongSince("target-format-options", QemuVersion::V11_1),
+    Exception::LongSince("backing", QemuVersion::V10_0),
+    Exception::ShortAlias('b', "backing", QemuVersion::V11_1),
+    Exception::LongSince("backing-format", QemuVersion::V10_0),
+    Exception::ShortSince('F', QemuVersion::V7_2),
+    Exception::Nameless("compress"),
+    Exception::LongSince("sparse-size", QemuVersion::V10_0),
+    Exception::LongSince("no-create", QemuVersion::V11_1),
+    Exception::LongSince("source-cache", QemuVersion::V10_0),
+    Exception::LongSince("target-cache", QemuVersion::V11_1),
+    Exception::LongSince("parallel", QemuVersion::V10_0),
+    Exception::LongSince("oob-writes", QemuVersion::V10_0),
+    Exception::LongSince("copy-range-offloading", QemuVersion::V10_0),
+    Exception::LongSince("rate-limit", QemuVersion::V11_1),
+    Exception::LongSince("quiet", QemuVersion::V10_0),
+];
+
+/// Names of 10.0 alone.
+const OF_10_0: [Exception; 5] = [
+    Exception::Alias("source-image-opts", "image-opts", QemuVersion::V10_0),
+    Exception::Alias("output-format", "target-format", QemuVersion::V10_0),
+    Exception::Alias("options", "target-format-options", QemuVersion::V10_0),
+    Exception::Alias("output-cache", "target-cache", QemuVersion::V10_0),
+    Exception::Alias("rate", "rate-limit", QemuVersion::V10_0),
+];
+
+/// Options of instar's that there are not under the name `qemu-img`.
+const OWN: [&str; 2] = ["preset", "max-output"];
+
+/// All that the option table cannot say.
+fn exceptions(speaker: Speaker) -> Vec<Exception> {
+    let own = OWN.map(if speaker.as_qemu_img { Exception::Absent } else { Exception::Own });
+    let attachable = (!speaker.as_qemu_img).then_some(Exception::Attachable("progress"));
+    let mut all: Vec<Exception> =
+        common::OWN.into_iter().chain(HISTORY).chain(own).chain(attachable).collect();
+    all.push(Exception::LongSince("progress", QemuVersion::V11_1));
+    if speaker.profile == QemuVersion::V5_2 {
+        all.push(Exception::Absent("skip-broken-bitmaps"));
+    }
+    if speaker.profile == QemuVersion::V10_0 {
+        all.extend(OF_10_0);
+    }
+    all
+}
+
+/// What was found out while the line was read.
+struct Line {
+    secrets: secret::Secrets,
+    shown: Shown,
+    terms: Terms,
+}
+
 /// Reads the command line behind `convert` and runs it.
 pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
     let started = Instant::now();
-    if let Some(profile) = common::profile_of_line::<Convert>(&common::OWN, arguments)? {
+    let newest = Speaker { profile: QemuVersion::default(), ..*speaker };
+    if let Some(profile) = common::profile_of_line::<Convert>(&exceptions(newest), arguments)? {
         speaker.profile = profile;
     }
     let speaker = *speaker;
-    let table = Table::of::<Convert>(&common::OWN, speaker.profile);
+    let table = Table::of::<Convert>(&exceptions(speaker), speaker.profile);
     let mut reader = Reader::new(&table, arguments);
     let mut secrets = secret::Secrets::default();
+    let mut shown = Shown::No;
     for item in reader.by_ref() {
         let item = item.map_err(|error| common::grammar(NAME, &error, speaker.profile))?;
-        if item.option == "help" {
-            return report::print(&super::help::<Convert>(speaker, Some(NAME)));
+        match item.option {
+            "help" => return report::print(&super::help::<Convert>(speaker, Some(NAME))),
+            "progress" => shown = Shown::parse(&item.value)?,
+            _ => check(&item, speaker, &mut secrets)?,
         }
-        check(&item, speaker, &mut secrets)?;
     }
     let options = Convert::from_args(&[speaker.name(), NAME], &reader.canonical())
         .map_err(|exit| Failure::usage(escape(exit.output.trim_end())))?;
     let timeout = common::value(&options.timeout, "INSTAR_TIMEOUT", common::DEFAULT_TIMEOUT)?;
     let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
     let terms = Terms { speaker, started, timeout, memory, no_sandbox: options.no_sandbox };
-    let [name, target] = reader.operands() else {
+    options.check_together()?;
+    let operands = reader.operands();
+    if options.target_format_options.iter().any(|list| asks_for_help(list)) {
+        return option_help::print_for(options.format(), operands.len() > 1, terms);
+    }
+    let Some((target, sources)) = operands.split_last().filter(|(_, sources)| !sources.is_empty()) else {
         return Err(Failure::usage("Must specify image file name"));
     };
-    let how = How {
-        room: None,
-        format: options.format.last().map(String::as_str),
-        image_opts: false,
-        force_share: false,
-        allow_references: &options.allow_references,
-        extents: true,
-        deadline: started + Duration::from(timeout),
-        speaker,
-    };
-    let Image { source, mut disks, references, .. } = Image::open(name, how)?;
-    let io = IoMode::for_reading(source.file.allocated);
-    let failed = |error: &TargetError| {
-        let format = options.target_format.last().map_or("raw", String::as_str);
-        let message = format!("{}: error while converting {}: {error}", escape_name(target), escape(format));
-        Failure::new(error.kind(), message)
-    };
-    let mut targets = Targets::default();
-    let new = NewImage { serial: TARGET, capacity: 1 << 62 };
-    let file = create::reply(targets.create(target, new));
-    let format = options.target_format.last().map_or("raw", String::as_str);
-    if format == "vmdk" {
-        targets.allow_parts(target, 1 << 62).map_err(|error| failed(&error))?;
+    if let Some(mode) = common::unknown_cache_mode(&options.source_cache) {
+        return Err(Failure::usage(format!("Invalid source cache option: {}", escape(mode))));
     }
-    disks.extend(io.for_all(targets.take_disks()));
-    let request = ConvertRequest {
-        profile: speaker.profile,
-        secrets: secrets.for_keys(&source.keys())?,
-        sources: vec![source],
-        snapshot: None,
-        target: ConvertTarget::New(Box::new(NewTarget {
-            name: target.to_string_lossy().into_owned(),
-            file,
-            data_file: None,
-            format: format.to_owned(),
-            options: (!options.options.is_empty()).then(|| options.options.join(",")),
-            backing_file: None,
-            backing_format: None,
-            chance: create::chance()?,
-        })),
-        sparse: 4096,
-        compress: options.compress,
-        backing: false,
-        salvage: false,
-        bitmaps: None,
-        progress: false,
-    };
-    let command = common::command(Op::Convert, &request)?;
-    let command = Command { disks, references, targets, ..command };
-    let finished = terms.launch(command, name, &mut |_, _| Ok(()))?;
-    let Answer::Convert(_) = &finished.answer else { return Err(common::another_operation()) };
-    finished.into_targets().commit().map_err(|error| failed(&error))
+    let line = Line { secrets, shown: if options.quiet { Shown::No } else { shown }, terms };
+    line.shown.begin()?;
+    let converted = options.convert(sources, target, &line);
+    if converted.is_ok() {
+        line.shown.complete()?;
+    }
+    line.shown.end()?;
+    converted
 }
 
 /// What qemu-img checks about an option when it comes to it, before the options behind it.
 fn check(item: &Item, speaker: Speaker, secrets: &mut secret::Secrets) -> Result<(), Failure> {
+    let profile = speaker.profile;
     match item.option {
-        "options" if !is_valid_list(&item.value) => {
+        "target-format-options" if !is_valid_list(&item.value) => {
             Err(Failure::usage(format!("Invalid option list: {}", escape(&item.value))))
         }
-        "object" => secrets.add(&item.value, speaker.profile),
+        "object" => secrets.add(&item.value, profile),
+        "snapshot" => snapshot::check(&item.value, speaker),
+        "sparse-size" => sparse_size(&item.value, profile).map(drop),
+        "parallel" => parallel(&item.value, profile),
+        "rate-limit" => bytes("rate limit", &item.value, profile).map(drop),
+        "max-output" => bytes("output limit", &item.value, profile).map(drop),
         _ => Ok(()),
+    }
+}
+
+fn bytes(what: &str, text: &str, profile: QemuVersion) -> Result<u64, Failure> {
+    size::parse(text, profile).map_err(|error| Failure::usage(error.explain(what, &escape(text), profile)))
+}
+
+fn sparse_size(text: &str, profile: QemuVersion) -> Result<u64, Failure> {
+    let bytes = bytes("buffer size for sparse output", text, profile)?;
+    if bytes % 512 != 0 || bytes > MAX_SPARSE_SIZE {
+        return Err(Failure::usage(format!(
+            "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to \
+             {MAX_SPARSE_SIZE}. Select 0 to disable sparse detection (fully allocates output)."
+        )));
+    }
+    Ok(bytes)
+}
+
+/// Checks the number of `-m`, which nothing depends on.
+fn parallel(text: &str, profile: QemuVersion) -> Result<(), Failure> {
+    let number = size::parse_signed(text, profile);
+    if number.is_ok_and(|number| u64::try_from(number).is_ok_and(|n| (1..=MAX_COROUTINES).contains(&n))) {
+        return Ok(());
+    }
+    let what = "Invalid number of coroutines";
+    Err(Failure::usage(match (number, profile) {
+        (_, QemuVersion::V5_2 | QemuVersion::V7_2 | QemuVersion::V8_0) => {
+            format!("{what}. Allowed number of coroutines is between 1 and {MAX_COROUTINES}")
+        }
+        (Err(size::SizeError::Invalid), QemuVersion::V10_0) => {
+            format!("{what} specified: '{}'.", escape(text))
+        }
+        (Err(size::SizeError::Invalid), QemuVersion::V11_1) => {
+            format!("{what} specified: '{}'", escape(text))
+        }
+        _ => format!("{what} specified. Must be between 1 and {MAX_COROUTINES}."),
+    }))
+}
+
+impl Convert {
+    /// Name of OUTPUT's format.
+    fn format(&self) -> &str {
+        match (self.target_format.last(), self.preset.last()) {
+            (Some(format), _) => format,
+            (None, Some(preset)) => preset.format(),
+            (None, None) => "raw",
+        }
+    }
+
+    /// What qemu-img checks about options together, in its order.
+    fn check_together(&self) -> Result<(), Failure> {
+        let lists = !self.target_format_options.is_empty();
+        let wrong = [
+            (self.skip_broken_bitmaps && !self.bitmaps, "Use of --skip-broken-bitmaps requires --bitmaps"),
+            (self.compress && self.copy_range_offloading, "Cannot enable copy offloading when -c is used"),
+            (
+                !self.sparse_size.is_empty() && self.copy_range_offloading,
+                "Cannot enable copy offloading when -S is used",
+            ),
+            (self.target_image_opts && !self.no_create, "--target-image-opts requires use of -n flag"),
+            (self.no_create && lists, "-o has no effect when skipping image creation"),
+            (self.target_is_zero && !self.no_create, "--target-is-zero requires use of -n flag"),
+            (
+                !self.preset.is_empty() && (self.no_create || !self.target_format.is_empty()),
+                "--preset says what the format of a new image is, and goes with neither -n nor -O",
+            ),
+        ];
+        match wrong.iter().find(|(wrong, _)| *wrong) {
+            Some((_, message)) => Err(Failure::usage(message)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_coroutines_is_checked_in_each_releases_words() {
+        let words = |text, profile| {
+            let speaker = Speaker { as_qemu_img: true, profile };
+            parallel(text, profile).map_err(|failure| failure.render(speaker))
+        };
+        for text in ["1", "16", "0x2", "02", " 3"] {
+            assert_eq!(words(text, QemuVersion::V11_1), Ok(()), "{text}");
+        }
+        for text in ["0", "17", "-1", "99999999999999999999"] {
+            let message = words(text, QemuVersion::V10_0).unwrap_err();
+            assert_eq!(
+                message,
+                "qemu-img: Invalid number of coroutines specified. Must be between 1 and 16.\n"
+            );
+        }
+        let message = words("x", QemuVersion::V10_0).unwrap_err();
+        assert_eq!(message, "qemu-img: Invalid number of coroutines specified: 'x'.\n");
+        let message = words("x", QemuVersion::V7_2).unwrap_err();
+        assert!(message.ends_with("Allowed number of coroutines is between 1 and 16\n"), "{message}");
     }
 }

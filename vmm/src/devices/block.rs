@@ -157,7 +157,7 @@ impl Block {
     }
 
     fn write(&self, offset: u64, request: &Request) -> io::Result<()> {
-        self.file.before_write(offset)?;
+        self.file.before_write(offset, request.length)?;
         let file = self.file.file().as_raw_fd();
         transfer(&request.data, offset, |vectors, offset| {
             // SAFETY: as for `read`.

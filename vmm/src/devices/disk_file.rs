@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use super::SECTOR;
 use nix::{
     errno::Errno,
     fcntl::{FallocateFlags, fallocate},
@@ -29,6 +30,8 @@ pub struct DiskFile {
     /// Whether it is as long as it is: what is behind the bytes written so far is made zeros when something is written
     /// behind it, as in a file that grows.
     fixed: bool,
+    /// How long the user lets it become, in bytes.
+    limit: AtomicU64,
     changed: AtomicBool,
     /// Held while a device is made to look longer.
     growing: Mutex<()>,
@@ -43,6 +46,7 @@ impl DiskFile {
             length: AtomicU64::new(length),
             capacity: None,
             fixed: false,
+            limit: AtomicU64::new(u64::MAX),
             changed: AtomicBool::new(false),
             growing: Mutex::new(()),
             failure: Mutex::new(None),
@@ -70,11 +74,24 @@ impl DiskFile {
         self.capacity.unwrap_or_else(|| self.length())
     }
 
+    /// Bounds how long it may become by the user's will: beyond that, `EFBIG`.
+    pub fn limit(&self, bytes: u64) {
+        self.limit.store(bytes, Ordering::Release);
+    }
+
+    fn check_limit(&self, end: u64) -> io::Result<()> {
+        match end > self.limit.load(Ordering::Acquire) {
+            true => Err(Errno::EFBIG.into()),
+            false => Ok(()),
+        }
+    }
+
     /// Cuts the file to `length` bytes, or makes it that long; refused beyond its bounds. A device is made to look like that.
     pub fn set_length(&self, length: u64) -> io::Result<()> {
         if self.capacity.is_none_or(|capacity| length > capacity) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
+        self.check_limit(length)?;
         self.changed.store(true, Ordering::Release);
         if self.fixed {
             let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,7 +106,7 @@ impl DiskFile {
     /// Makes `length` bytes from `offset` on read as zeros; with `unmap` their space may be given up.
     pub(super) fn write_zeros(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
         let end = offset + length;
-        self.before_write(offset)?;
+        self.before_write(offset, length)?;
         if !self.fixed && self.length() < end {
             self.file.set_len(end)?;
         }
@@ -147,8 +164,10 @@ impl DiskFile {
         self.length.load(Ordering::Acquire)
     }
 
-    /// The file is about to be written to from `offset` on.
-    pub(super) fn before_write(&self, offset: u64) -> io::Result<()> {
+    /// `length` bytes of the file are about to be written to from `offset` on.
+    pub(super) fn before_write(&self, offset: u64, length: u64) -> io::Result<()> {
+        // Whole sectors are written, of the last of which not all need be part of the file.
+        self.check_limit((offset + length).saturating_sub(SECTOR - 1))?;
         self.changed.store(true, Ordering::Release);
         if self.fixed && offset > self.length() {
             let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,8 +8,12 @@ use super::escape;
 const WIDTH: usize = 22;
 
 /// As `qemu-img create -o help` prints them: a line each, `name=<type>`, a dash and what is to say of it.
-pub fn human(answer: &OptionsAnswer) -> String {
-    let mut text = format!("Supported {} options:\n", escape(&answer.format));
+/// For a file that has a name the format is not told.
+pub fn human(answer: &OptionsAnswer, named: bool) -> String {
+    let mut text = match named {
+        true => "Supported options:\n".to_owned(),
+        false => format!("Supported {} options:\n", escape(&answer.format)),
+    };
     for option in &answer.options {
         let kind = match option.value {
             OptionType::Bool => "bool (on/off)",
@@ -34,7 +38,7 @@ mod tests {
         let options =
             vec![option("size", OptionType::Size), option("a_very_long_name_of_one", OptionType::Bool)];
         assert_eq!(
-            human(&OptionsAnswer { format: "raw".into(), options }),
+            human(&OptionsAnswer { format: "raw".into(), options }, false),
             "Supported raw options:\n  size=<size>            - a\\nb\n  a_very_long_name_of_one=<bool (on/off)> - a\\nb\n"
         );
     }

@@ -31,6 +31,21 @@ impl Shown {
         }
     }
 
+    /// Whether nothing is told.
+    pub fn is_nothing(self) -> bool {
+        self == Self::No
+    }
+
+    /// Tells that it begins.
+    pub fn begin(self) -> Result<(), Error> {
+        self.tell(Progress { hundredths: 0 })
+    }
+
+    /// Tells that all is done.
+    pub fn complete(self) -> Result<(), Error> {
+        self.tell(Progress { hundredths: 10_000 })
+    }
+
     /// Tells how far it has come.
     pub fn tell(self, progress: Progress) -> Result<(), Error> {
         let Progress { hundredths } = progress;

@@ -191,6 +191,11 @@ impl Targets {
         Ok(())
     }
 
+    /// Bounds how long each of the files may become that are open now, in bytes.
+    pub fn limit(&self, bytes: u64) {
+        self.written.iter().for_each(|written| written.file.limit(bytes));
+    }
+
     /// The disks that the files are, for the machine. Given once.
     pub fn take_disks(&mut self) -> Vec<Disk> {
         std::mem::take(&mut self.disks)

@@ -27,27 +27,34 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
     tell: &mut dyn FnMut(ConvertPart),
 ) -> Result<ConvertAnswer, ErrorRecord> {
     let mut source = open_sources(request, files)?;
-    let size = source.size();
+    let align = request.align.unwrap_or(1);
+    let size = source.size().checked_next_multiple_of(align).ok_or_else(too_long)?;
     let mut target = match &request.target {
         ConvertTarget::New(new) => make(request, new, size, files)?,
         ConvertTarget::Existing { image, chance, .. } => {
             target::open(image, *chance, request.profile, files)?
         }
+        ConvertTarget::Refused(error) => return Err(error.clone()),
     };
     let terms = Terms {
         sparse: SparseSize::new(request.sparse),
         zero_already: match request.target {
-            ConvertTarget::New(_) => !request.backing,
+            ConvertTarget::New(_) | ConvertTarget::Refused(_) => !request.backing,
             ConvertTarget::Existing { zero, .. } => zero,
         },
         top_only: request.backing,
     };
-    let (mut meter, mut behind) = (Meter::new(STEP), 0);
-    let mut progress = |done: u64| {
-        if let Some(progress) = meter.add(done - behind, size).filter(|_| request.progress) {
+    let whole = match request.progress {
+        true => source.data_bytes(terms.sparse.is_none())?,
+        false => 0,
+    };
+    let (mut meter, mut moved) = (Meter::new(STEP), 0);
+    let mut progress = |more: u64| {
+        moved += more;
+        let percent = 100.0 * moved as f64 / whole as f64;
+        if let Some(progress) = meter.set(percent as f32).filter(|_| request.progress) {
             tell(ConvertPart::Progress(progress));
         }
-        behind = done;
     };
     let method = target.codec().and_then(mover::method);
     if request.compress && method.is_none() {
@@ -76,8 +83,11 @@ fn open_sources<F: Files>(
             source::load_snapshot(top, snapshot)?;
         }
     }
-    Source::new(chains, request.backing)
-        .ok_or_else(|| ErrorRecord::new(ErrorKind::Limit, "The disk is longer than 2^63 bytes"))
+    Source::new(chains, request.backing).ok_or_else(too_long)
+}
+
+fn too_long() -> ErrorRecord {
+    ErrorRecord::new(ErrorKind::Limit, "The disk is longer than 2^63 bytes")
 }
 
 /// Makes the image that is written, for a disk of `size` bytes.
