@@ -30,7 +30,7 @@ fn clusters_survive() {
                 let cluster = bytes(length as u64, length, symbols);
                 let mut stream = vec![0; length + 64];
                 let coded = encoder.encode(&cluster, &mut stream).unwrap();
-                assert!(length < 4096 || coded < length, "{method:?} {length} {symbols}");
+                assert!(length < 4096 || symbols > 50 || coded < length, "{method:?} {length} {symbols}");
                 let mut decoded = vec![0; length];
                 assert_eq!(
                     decoder.decode(&stream[..coded], &mut decoded),

@@ -49,9 +49,7 @@ fn main() {
         [option, file, rest @ ..] if option == "--new" => (Some(file.as_str()), rest),
         rest => (None, rest),
     };
-    let [name, runs, commands @ ..] = arguments else {
-        panic!("usage: ratio NAME RUNS A... -- B...")
-    };
+    let [name, runs, commands @ ..] = arguments else { panic!("usage: ratio NAME RUNS A... -- B...") };
     let mut commands = commands.split(|argument| argument == "--");
     let (ours, theirs) = (commands.next().expect("a command"), commands.next().expect("a second command"));
     let (mut ours_runs, mut their_runs) = (vec![], vec![]);

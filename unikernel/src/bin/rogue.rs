@@ -5,15 +5,71 @@
 extern crate alloc;
 
 use alloc::vec;
-use core::{arch::asm, hint::black_box};
+use core::{
+    arch::asm,
+    hint::black_box,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
+use drivers::Patience;
 use unikernel::boot::{self, BootInfo};
 
-unikernel::guest!(main);
+unikernel::guest!(main, work);
+
+/// What workers are told to do: the place in [`WORK`], counted from 1.
+static TASK: AtomicUsize = AtomicUsize::new(0);
+
+/// What a worker can be told to do, by the deed of the first processor.
+const WORK: [(&[u8], fn()); 9] = [
+    (b"worker-touches-null", || write(0)),
+    (b"worker-writes-text", || write(main as *const () as usize)),
+    (b"worker-overruns-stack", || {
+        black_box(overrun_stack(0));
+    }),
+    (b"worker-divides-by-zero", divide_by_zero),
+    (b"worker-touches-console", || write(CONSOLE)),
+    (b"worker-reads-idle-register", || {
+        // SAFETY: none: the machine must stop this.
+        black_box(unsafe { (IDLE as *const u32).read_volatile() });
+    }),
+    (b"worker-panics", || panic!("told a worker to")),
+    (b"worker-uses-heap", || {
+        black_box(vec![1_u8; 100]);
+    }),
+    (b"worker-spins", || {
+        loop {
+            core::hint::spin_loop();
+        }
+    }),
+];
+
+/// Address of the registers of the first device.
+const CONSOLE: usize = 0xd000_0000;
+
+/// Address of the idle register: behind the console, since there are no disks.
+const IDLE: usize = CONSOLE + 0x1000;
+
+fn work(_: usize) -> ! {
+    let mut patience = Patience::new();
+    loop {
+        match TASK.load(Ordering::Acquire) {
+            0 => patience.wait(),
+            task => WORK[task - 1].1(),
+        }
+    }
+}
 
 fn main(info: &BootInfo) -> ! {
     boot::start_devices(info.command_line);
     let (_, payload) = unikernel::read_command().expect("a command");
+    if let Some(task) = WORK.iter().position(|(deed, _)| *deed == payload.as_slice()) {
+        TASK.store(task + 1, Ordering::Release);
+        let mut patience = Patience::new();
+        loop {
+            boot::end_if_a_worker_panicked();
+            patience.wait();
+        }
+    }
     match payload.as_slice() {
         b"write-text" => write(main as *const () as usize),
         b"write-rodata" => write(RODATA.as_ptr() as usize),
