@@ -3,7 +3,8 @@
 use std::{env, path::PathBuf, process::Command};
 
 /// What the guests are made of, relative to this crate.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
+    "../.cargo/config.toml",
     "../Cargo.toml",
     "../Cargo.lock",
     "../unikernel",
@@ -11,25 +12,6 @@ const SOURCES: [&str; 7] = [
     "../formats/src",
     "../calc/src",
     "../codecs/src",
-];
-
-/// How C code of the guest is compiled, whatever the compiler does by itself: without what needs a C library or an operating
-/// system around it, and touching every page of the stack, so that an overrun meets the guard page. Of zstd those searches are
-/// left out that its default level never takes, and what is for processors with BMI2, which the guest does not have.
-const C_FLAGS: [&str; 13] = [
-    "-fno-stack-protector",
-    "-U_FORTIFY_SOURCE",
-    "-fcf-protection=none",
-    "-fno-pic",
-    "-fno-asynchronous-unwind-tables",
-    "-fstack-clash-protection",
-    "-DDYNAMIC_BMI2=0",
-    "-DZSTD_EXCLUDE_GREEDY_BLOCK_COMPRESSOR",
-    "-DZSTD_EXCLUDE_LAZY_BLOCK_COMPRESSOR",
-    "-DZSTD_EXCLUDE_LAZY2_BLOCK_COMPRESSOR",
-    "-DZSTD_EXCLUDE_BTLAZY2_BLOCK_COMPRESSOR",
-    "-DZSTD_EXCLUDE_BTOPT_BLOCK_COMPRESSOR",
-    "-DZSTD_EXCLUDE_BTULTRA_BLOCK_COMPRESSOR",
 ];
 
 fn main() {
@@ -56,7 +38,6 @@ fn main() {
     ] {
         cargo.env_remove(name);
     }
-    cargo.env("CFLAGS", C_FLAGS.join(" "));
     let status = cargo.status().expect("cargo runs");
     assert!(status.success(), "the unikernel does not build");
     for (variable, binary) in [("INSTAR_UNIKERNEL", "unikernel"), ("INSTAR_ROGUE", "rogue")] {
