@@ -24,8 +24,11 @@ unikernel::guest!(main, work);
 /// What workers are told to do: the place in [`WORK`], counted from 1.
 static TASK: AtomicUsize = AtomicUsize::new(0);
 
-/// What a worker can be told to do, by the deed of the first processor.
-const WORK: [(&[u8], fn()); 9] = [
+/// The payload that asks for a deed of a worker's, and the deed.
+type Deed = (&'static [u8], fn());
+
+/// What a worker can be told to do.
+const WORK: [Deed; 9] = [
     (b"worker-touches-null", || write(0)),
     (b"worker-writes-text", || write(main as *const () as usize)),
     (b"worker-overruns-stack", || {
