@@ -68,7 +68,7 @@ grep -L 'undocumented_unsafe_blocks = "deny"' Cargo.toml | none 'every unsafe bl
 
 lines 'create_vm\(' -- vmm/src ':!vmm/src/machine' | none 'machines are made in vmm/src/machine'
 lines 'Machine::build\(' -- vmm/src ':!vmm/src/launch.rs' | none 'one function launches a machine'
-lines '\.vcpu\.run\(' -- vmm/src | sed 1d | none 'one loop runs a vCPU'
+lines 'vcpu\.run\(' -- vmm/src ':!vmm/src/machine/workers.rs' | sed 1d | none 'one loop runs a vCPU, and another the workers'
 lines '\.run\(' -- vmm/src/machine | grep 'self\.fd\.run' | sed 1d | none 'one place enters the guest'
 
 awk '/^\[profile\.release\]/ {release = 1} /^\[/ && !/profile\.release/ {release = 0} release' Cargo.toml |

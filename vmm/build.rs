@@ -3,7 +3,8 @@
 use std::{env, path::PathBuf, process::Command};
 
 /// What the guests are made of, relative to this crate.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
+    "../.cargo/config.toml",
     "../Cargo.toml",
     "../Cargo.lock",
     "../unikernel",
@@ -12,11 +13,6 @@ const SOURCES: [&str; 7] = [
     "../calc/src",
     "../codecs/src",
 ];
-
-/// How C code of the guest is compiled, whatever the compiler does by itself: without what needs a C library or an operating
-/// system around it, and touching every page of the stack, so that an overrun meets the guard page.
-const C_FLAGS: &str = "-fno-stack-protector -U_FORTIFY_SOURCE -fcf-protection=none -fno-pic \
-     -fno-asynchronous-unwind-tables -fstack-clash-protection";
 
 fn main() {
     for source in SOURCES {
@@ -42,7 +38,6 @@ fn main() {
     ] {
         cargo.env_remove(name);
     }
-    cargo.env("CFLAGS", C_FLAGS);
     let status = cargo.status().expect("cargo runs");
     assert!(status.success(), "the unikernel does not build");
     for (variable, binary) in [("INSTAR_UNIKERNEL", "unikernel"), ("INSTAR_ROGUE", "rogue")] {

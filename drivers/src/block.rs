@@ -5,6 +5,7 @@ use core::ops::Range;
 use core::ptr::{NonNull, addr_of, addr_of_mut};
 
 use crate::{
+    idle::Patience,
     landing::Landing,
     mmio::{MmioTransport, TransportError},
     queue::{BrokenRing, Rings, Segment, Token, Virtqueue},
@@ -291,13 +292,14 @@ impl Block {
 
     /// Waits for one of the requests that were begun.
     fn wait_for_started(&mut self) -> Result<(), BlockError> {
+        let mut patience = Patience::new();
         loop {
             match self.queue.completed() {
                 Ok(Some((token, _))) => {
                     self.let_go(token);
                     return Ok(());
                 }
-                Ok(None) => core::hint::spin_loop(),
+                Ok(None) => patience.wait(),
                 Err(BrokenRing) => return Err(BlockError::Device),
             }
         }
@@ -402,11 +404,12 @@ impl Block {
     }
 
     fn wait_for_one(&mut self) -> Result<(), BlockError> {
+        let mut patience = Patience::new();
         loop {
             match self.queue.completed() {
                 Ok(Some((token, _))) if self.let_go(token) => {}
                 Ok(Some((token, _))) => return self.finish(token),
-                Ok(None) => core::hint::spin_loop(),
+                Ok(None) => patience.wait(),
                 Err(BrokenRing) => return Err(BlockError::Device),
             }
         }

@@ -9,12 +9,14 @@ extern crate alloc;
 
 mod block;
 mod console;
+mod idle;
 mod landing;
 mod mmio;
 mod queue;
 
 pub use block::{Block, BlockError, MAX_STARTED, SECTOR, Serial};
 pub use console::Console;
+pub use idle::{Patience, set_idle_register};
 pub use landing::Landing;
 pub use mmio::{DeviceType, MmioTransport, TransportError};
 pub use queue::Rings;

@@ -19,6 +19,7 @@ mod progress;
 mod serve;
 mod source;
 mod target;
+pub mod workers;
 
 #[cfg(feature = "guest")]
 pub use serve::{read_command, serve};

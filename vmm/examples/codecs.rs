@@ -14,23 +14,27 @@ use std::{
 use instar::launch::{Command, Disk, Limits, no_parts, run_guest};
 use protocol::{Answer, Op};
 
-/// Direction, library and method as the guest knows them, and what the table says.
-const CANDIDATES: [(&str, &str); 12] = [
-    ("encode codecs deflate", "zlib-rs, level 6, window 4 KiB"),
-    ("encode codecs zlib", "zlib-rs, level 6, window 32 KiB"),
-    ("encode miniz_oxide zlib", "miniz_oxide, level 6, window 32 KiB"),
-    ("encode libdeflate zlib", "libdeflate, level 6, window 32 KiB"),
-    ("encode codecs zstd", "libzstd, level 3"),
-    ("encode ruzstd zstd", "ruzstd, its one level"),
-    ("decode codecs deflate", "deflate, zlib-rs"),
-    ("decode miniz_oxide deflate", "deflate, miniz_oxide"),
-    ("decode libdeflate deflate", "deflate, libdeflate"),
-    ("decode codecs zlib", "zlib stream, zlib-rs"),
-    ("decode codecs zstd", "zstd, libzstd"),
-    ("decode ruzstd zstd", "zstd, ruzstd"),
+/// Direction, library and method as the guest knows them, workers, and what the table says.
+const CANDIDATES: [(&str, usize, &str); 18] = [
+    ("encode codecs deflate", 0, "deflate, 4 KiB: **zlib-rs**, level 9 with a chain of 32"),
+    ("encode zlib_rs deflate", 0, "deflate, 4 KiB: zlib-rs, level 6"),
+    ("encode codecs zlib", 0, "zlib, 32 KiB: **zlib-rs**, level 9 with a chain of 32"),
+    ("encode zlib_rs zlib", 0, "zlib, 32 KiB: zlib-rs, level 6"),
+    ("encode libdeflate zlib", 0, "zlib, 32 KiB: libdeflate, level 6"),
+    ("encode miniz_oxide zlib", 0, "zlib, 32 KiB: miniz_oxide, level 6"),
+    ("encode codecs zstd", 0, "zstd: **libzstd**, level 3"),
+    ("encode ruzstd zstd", 0, "zstd: ruzstd, its one level"),
+    ("encode pool deflate", 0, "deflate, chosen, pool without workers"),
+    ("encode pool deflate", 1, "deflate, chosen, pool with one worker"),
+    ("encode pool zstd", 0, "zstd, chosen, pool without workers"),
+    ("encode pool zstd", 1, "zstd, chosen, pool with one worker"),
+    ("decode codecs deflate", 0, "deflate decoded: **zlib-rs**"),
+    ("decode miniz_oxide deflate", 0, "deflate decoded: miniz_oxide"),
+    ("decode libdeflate deflate", 0, "deflate decoded: libdeflate"),
+    ("decode codecs zlib", 0, "zlib decoded: **zlib-rs**"),
+    ("decode codecs zstd", 0, "zstd decoded: **libzstd**"),
+    ("decode ruzstd zstd", 0, "zstd decoded: ruzstd"),
 ];
-
-const RUNS: usize = 5;
 
 /// Ticks of the time-stamp counter in a second.
 fn ticks_per_second() -> f64 {
@@ -48,21 +52,20 @@ fn main() {
     let frequency = ticks_per_second();
     let limits = Limits { memory: 768 << 20, timeout: Duration::from_secs(300) };
     println!("| | MB/s | coded to |\n|---|---|---|");
-    for (deed, name) in CANDIDATES {
-        let run = || {
+    for (deed, workers, name) in CANDIDATES {
+        let answer = {
             let source = File::open(file).expect("the file opens");
             let length = source.metadata().expect("it has a length").len();
             let disks = vec![Disk::read_only("source", source, length)];
-            let command = Command { disks, ..Command::new(Op::Measure, deed.into()) };
+            let command = Command { disks, workers, ..Command::new(Op::Measure, deed.into()) };
             match run_guest(&guest, command, &limits, None, &mut no_parts).map(|finished| finished.answer) {
                 Ok(Answer::Measure(answer)) => answer,
                 Ok(other) => panic!("{other:?}"),
                 Err(error) => panic!("{deed}: {error}"),
             }
         };
-        let best = (0..RUNS).map(|_| run()).min_by_key(|answer| answer.bitmaps).expect("more than no run");
-        let seconds = best.bitmaps.unwrap_or_default() as f64 / frequency;
-        let (plain, coded) = (best.fully_allocated as f64, best.required as f64);
+        let seconds = answer.bitmaps.unwrap_or_default() as f64 / frequency;
+        let (plain, coded) = (answer.fully_allocated as f64, answer.required as f64);
         println!("| {name} | {:.0} | {:.1} % |", plain / seconds / 1e6, coded / plain * 1e2);
     }
 }

@@ -4,7 +4,7 @@ use std::{fs::File, io, os::fd::AsFd, sync::Arc, time::Duration};
 
 use protocol::{
     Answer, CommandHeader, ErrorKind, ErrorRecord, Need, Op, Part, Reply, Role,
-    handover::{Handover, RING_PAGE},
+    handover::{Handover, MAX_WORKERS, RING_PAGE},
 };
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -14,7 +14,7 @@ use crate::{
         Port, SECTOR, SharedDevice,
     },
     error::Error,
-    machine::{Deadline, Exit, Fault, Machine, symbol_at},
+    machine::{Deadline, Exit, Fault, Layout, Machine, WorkerFailure, Workers, symbol_at},
     records::{Event, MAX_ANSWER, RecordStream, StreamError},
     references::{self, Grant, References},
     report::reason,
@@ -122,6 +122,9 @@ pub struct Command {
     pub start: DeviceStart,
     /// The instructions the guest finds.
     pub cpu: Cpu,
+    /// Processors beside the first one, at most [`MAX_WORKERS`]: for commands that compute for long. Each takes about a
+    /// millisecond to start. With [`DeviceStart::ByGuest`] there are none.
+    pub workers: usize,
     /// Who decides about the files that images name. They are served in the vCPU's thread.
     pub references: References,
     /// The files that it writes, whose disks are among `disks`; those it asks for are made in the vCPU's thread.
@@ -139,6 +142,7 @@ impl Command {
             disks: Vec::new(),
             start: DeviceStart::HandedOver,
             cpu: Cpu::Baseline,
+            workers: 0,
             references: References::denied(),
             targets: Targets::default(),
             max_answer: MAX_ANSWER,
@@ -173,8 +177,8 @@ pub struct Finished {
     pub references: References,
     /// The files that it has written, to be [committed](Self::commit).
     pub targets: Targets,
-    /// In the order they must go: the deadline, the I/O thread and the devices before the memory they work on.
-    _parts: (Deadline, Option<EventLoop>, DeviceBus, Machine),
+    /// In the order they must go: the deadline, the workers, the I/O thread and the devices before the memory they work on.
+    _parts: (Deadline, Workers, Option<EventLoop>, DeviceBus, Machine),
 }
 
 impl Finished {
@@ -209,21 +213,31 @@ pub fn run_guest(
     consumer: &mut Consumer,
 ) -> Result<Finished, Error> {
     let port = Port::saying(encode(command.op, &command.payload)?);
-    let slots = match command.start {
-        DeviceStart::HandedOver if command.targets.has_parts() => references::MAX_SLOTS,
-        DeviceStart::HandedOver => command.references.slots(),
-        DeviceStart::ByGuest => 0,
+    let (slots, workers) = match command.start {
+        DeviceStart::HandedOver if command.targets.has_parts() => (references::MAX_SLOTS, command.workers),
+        DeviceStart::HandedOver => (command.references.slots(), command.workers),
+        DeviceStart::ByGuest => (0, 0),
     };
-    let start = |rings| match command.start {
-        DeviceStart::HandedOver => handover_words(&command.disks, slots, rings),
-        DeviceStart::ByGuest => foreign_words(command.disks.len() + 1),
-    };
+    let workers = workers.min(MAX_WORKERS);
     let device_count = command.disks.len() + 1;
-    let windows = device_count + slots;
-    // The console has two queues, a disk has one.
-    let ring_pages = windows as u64 + 1;
+    let devices = device_count + slots;
+    // Nobody waits but for workers and for the I/O thread.
+    let threads = command.disks.iter().any(|disk| disk.io == IoMode::Threaded);
+    let idles = command.start == DeviceStart::HandedOver && (workers > 0 || threads);
+    let idle = idles.then_some(MMIO_BASE + devices as u64 * MMIO_STRIDE);
+    let start = |rings| match command.start {
+        DeviceStart::HandedOver => handover_words(&command.disks, slots, rings, workers, idle),
+        DeviceStart::ByGuest => foreign_words(device_count),
+    };
+    let layout = Layout {
+        cpu: command.cpu,
+        workers,
+        windows: devices + usize::from(idles),
+        // The console has two queues, a disk has one.
+        ring_pages: devices as u64 + 1,
+    };
     // Locals are dropped in reverse: the I/O thread and the devices before the memory they work on.
-    let mut machine = Machine::build(guest, command.cpu, limits.memory, windows, ring_pages, start)?;
+    let mut machine = Machine::build(guest, limits.memory, layout, start)?;
 
     let mut transports = vec![MmioTransport::new(Box::new(Console::new(port.clone())))?];
     let mut files = Vec::new();
@@ -236,7 +250,7 @@ pub fn run_guest(
         transports.push(transport);
         files.push(file);
     }
-    let mut bus = DeviceBus::new(transports, machine.memory.get().clone());
+    let mut bus = DeviceBus::new(transports, machine.memory.get().clone(), idle);
     if command.start == DeviceStart::HandedOver {
         bus.bring_up(machine.rings())?;
     }
@@ -254,6 +268,10 @@ pub fn run_guest(
     } else {
         Some(EventLoop::start(served, machine.memory.get()).map_err(Error::EventLoop)?)
     };
+    let mut workers = match idle {
+        Some(idle) => machine.start_workers(idle)?,
+        None => Workers::default(),
+    };
     let deadline = Deadline::arm(limits.timeout)?;
     if let Some(sandbox) = sandbox {
         sandbox.filter_syscalls()?;
@@ -262,8 +280,10 @@ pub fn run_guest(
     let records = RecordStream::new(REQUEST_ID, command.max_answer);
     let mut answers =
         Answers { port: &port, records, references: &mut references, targets: &mut targets, files, consumer };
-    let answer = converse(guest, &mut machine, &mut bus, io.as_ref(), &deadline, &mut answers)?;
-    Ok(Finished { answer, references, targets, _parts: (deadline, io, bus, machine) })
+    workers.release();
+    let helpers = Helpers { io: io.as_ref(), workers: &workers, deadline: &deadline };
+    let answer = converse(guest, &mut machine, &mut bus, &helpers, &mut answers)?;
+    Ok(Finished { answer, references, targets, _parts: (deadline, workers, io, bus, machine) })
 }
 
 /// The host's side of the conversation with the guest.
@@ -316,13 +336,34 @@ impl Answers<'_> {
     }
 }
 
-/// The one exit loop: runs the guest until it has sent its terminal record.
+/// Who else may end a command: each of them kicks the thread of the first vCPU.
+struct Helpers<'a> {
+    io: Option<&'a EventLoop>,
+    workers: &'a Workers,
+    deadline: &'a Deadline,
+}
+
+impl Helpers<'_> {
+    /// Why one of them did.
+    fn failure(&self, guest: &[u8]) -> Option<Error> {
+        if let Some(error) = self.io.and_then(EventLoop::take_failure) {
+            return Some(error.into());
+        }
+        match self.workers.take_failure() {
+            Some(WorkerFailure::Fault(fault)) => return Some(guest_fault(guest, fault)),
+            Some(WorkerFailure::Device(address)) => return Some(DeviceError::NoDevice(address).into()),
+            None => {}
+        }
+        self.deadline.passed().then(|| Error::Timeout(self.deadline.timeout()))
+    }
+}
+
+/// The exit loop of the first vCPU: runs the guest until it has sent its terminal record.
 fn converse(
     guest: &[u8],
     machine: &mut Machine,
     bus: &mut DeviceBus,
-    io: Option<&EventLoop>,
-    deadline: &Deadline,
+    helpers: &Helpers<'_>,
     answers: &mut Answers<'_>,
 ) -> Result<Answer, Error> {
     loop {
@@ -354,11 +395,8 @@ fn converse(
         match exit.map_err(|fault| guest_fault(guest, fault))? {
             Exit::Device(outcome) => outcome?,
             Exit::Kicked => {
-                if let Some(error) = io.and_then(EventLoop::take_failure) {
-                    return Err(error.into());
-                }
-                if deadline.passed() {
-                    return Err(Error::Timeout(deadline.timeout()));
+                if let Some(error) = helpers.failure(guest) {
+                    return Err(error);
                 }
             }
         }
@@ -382,8 +420,8 @@ fn transport(disk: Disk) -> Result<(MmioTransport, (String, Arc<DiskFile>)), Dev
     Ok((transport, (serial, file)))
 }
 
-/// The kernel command line that hands the devices over; their rings begin at `rings`.
-fn handover_words(disks: &[Disk], slots: usize, rings: u64) -> String {
+/// The kernel command line that hands over the devices, whose rings begin at `rings`, the workers and the idle register.
+fn handover_words(disks: &[Disk], slots: usize, rings: u64, workers: usize, idle: Option<u64>) -> String {
     let mut words = vec![Handover::Console { registers: MMIO_BASE, rings }.to_string()];
     for (index, disk) in (1_u64..).zip(disks) {
         let handover = Handover::Disk {
@@ -404,6 +442,10 @@ fn handover_words(disks: &[Disk], slots: usize, rings: u64) -> String {
         };
         words.push(slots.to_string());
     }
+    if workers > 0 {
+        words.push(Handover::Workers { count: workers as u64 }.to_string());
+    }
+    words.extend(idle.map(|register| Handover::Idle { register }.to_string()));
     words.join(" ")
 }
 

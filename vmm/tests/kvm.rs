@@ -1,12 +1,23 @@
 //! A machine whose `/dev/kvm` is missing, closed or no KVM: the message says what to check.
 
 use std::{
+    env,
     ffi::CStr,
+    fs::File,
     io,
     os::unix::process::CommandExt,
-    process::{Command, Output},
+    process::{self, Command, Output},
     ptr::null,
+    time::Duration,
 };
+
+use instar::{
+    launch::{self as machine, Disk, IoMode, Limits, no_parts, run_guest},
+    sandbox::{Layer, Sandbox, SandboxOptions},
+};
+use protocol::{Answer, MeasureAnswer, Op};
+
+const ROGUE: &[u8] = include_bytes!(env!("INSTAR_ROGUE"));
 
 /// What `/dev/kvm` is.
 #[derive(Clone, Copy)]
@@ -18,10 +29,15 @@ enum Kvm {
     Real,
 }
 
-/// Runs `instar measure --size 1G` without root's rights, with nothing in `/dev` but `kvm`.
+/// Runs `instar measure --size 1G` as [`run`] does.
 fn with(kvm: Kvm) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_instar"));
     command.args(["measure", "--size", "1G"]);
+    run(command, kvm)
+}
+
+/// Runs `command` without root's rights, with nothing in `/dev` but `kvm`.
+fn run(mut command: Command, kvm: Kvm) -> Output {
     // SAFETY: only asks for numbers.
     let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
     // Who is not root needs no set-up to be nobody in particular, and could not make the device.
@@ -115,4 +131,43 @@ fn nobody_in_particular_can_run_a_machine_in_its_sandbox() {
     let output = with(Kvm::Real);
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(output.stdout, b"required size: 1073741824\nfully allocated size: 1073741824\n");
+}
+
+/// Tells a process that it is the child of the test below.
+const CHILD: &str = "INSTAR_KVM_CHILD";
+
+#[test]
+fn nobody_in_particular_can_run_workers_in_their_sandbox() {
+    const TEST: &str = "nobody_in_particular_can_run_workers_in_their_sandbox";
+    if env::var_os(CHILD).is_some() {
+        for (workers, io) in [(0, IoMode::Inline), (1, IoMode::Inline), (3, IoMode::Threaded)] {
+            let disks = vec![Disk::read_only("source", memory_file(), 4096)];
+            let pool = machine::Command::new(Op::Measure, b"pool".to_vec());
+            let command = machine::Command { workers, io, disks, ..pool };
+            let limits = Limits { memory: 64 << 20, timeout: Duration::from_secs(60) };
+            // The sandbox is for good.
+            let sandbox = (workers == 3).then(|| Sandbox::new(SandboxOptions::default()));
+            let finished = run_guest(ROGUE, command, &limits, sandbox.as_ref(), &mut no_parts).unwrap();
+            let expected = MeasureAnswer { required: 500, fully_allocated: workers as u64, bitmaps: None };
+            assert_eq!(finished.answer, Answer::Measure(expected));
+            if workers == 3 {
+                let status = sandbox.unwrap().status();
+                assert_eq!((status.limits, status.seccomp), (Layer::Enforced, Layer::Enforced));
+                // As a command does: its threads are still running.
+                finished.leave_standing();
+                process::exit(0);
+            }
+        }
+    }
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", TEST, "--nocapture", "--test-threads=1"]).env(CHILD, "");
+    let output = run(command, Kvm::Real);
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn memory_file() -> File {
+    let file = nix::sys::memfd::memfd_create(c"source", nix::sys::memfd::MFdFlags::empty()).unwrap();
+    let file = File::from(file);
+    file.set_len(4096).unwrap();
+    file
 }

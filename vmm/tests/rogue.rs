@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use instar::{
+    devices::DeviceError,
     error::Error,
     launch::{Command, DeviceStart, Disk, Limits, no_parts, run_guest},
     records::StreamError,
@@ -25,6 +26,16 @@ fn run_started(deed: &str, timeout: Duration, start: DeviceStart) -> Error {
     error
 }
 
+/// The deed of a worker beside which there is another one that does the same.
+fn run_worker(deed: &str, timeout: Duration) -> Error {
+    let command = Command { workers: 2, ..Command::new(Op::Measure, deed.as_bytes().to_vec()) };
+    let limits = Limits { memory: 16 << 20, timeout };
+    let begin = Instant::now();
+    let error = run_guest(ROGUE, command, &limits, None, &mut no_parts).err().expect("no answer");
+    assert!(begin.elapsed() < timeout + TIMEOUT, "{deed} went on after the deadline");
+    error
+}
+
 fn run_for(deed: &str, timeout: Duration) -> Error {
     run_started(deed, timeout, DeviceStart::HandedOver)
 }
@@ -35,7 +46,10 @@ fn run(deed: &str) -> Error {
 
 /// The deed ends in a processor fault inside the function `place`.
 fn assert_fault(deed: &str, place: &str) {
-    let error = run(deed);
+    assert_is_fault(deed, run(deed), place);
+}
+
+fn assert_is_fault(deed: &str, error: Error, place: &str) {
     assert_eq!(error.kind(), ErrorKind::GuestFault);
     match error {
         // SVM does not say where it happened.
@@ -168,5 +182,51 @@ fn an_answer_to_another_request_is_refused() {
     match run("wrong-request") {
         Error::Stream(StreamError::Request(77)) => {}
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_fault_of_a_worker_ends_the_command() {
+    for (deed, place) in [
+        ("worker-touches-null", "rogue::write"),
+        ("worker-writes-text", "rogue::write"),
+        ("worker-overruns-stack", "overrun_stack"),
+        ("worker-divides-by-zero", "rogue::"),
+    ] {
+        assert_is_fault(deed, run_worker(deed, TIMEOUT), place);
+    }
+}
+
+#[test]
+fn a_worker_may_touch_no_device() {
+    for (deed, address) in
+        [("worker-touches-console", 0xd000_0000), ("worker-reads-idle-register", 0xd000_1000)]
+    {
+        match run_worker(deed, TIMEOUT) {
+            Error::Device(DeviceError::NoDevice(found)) => assert_eq!(found, address, "{deed}"),
+            other => panic!("{deed}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_panic_of_a_worker_is_reported_with_its_place() {
+    for (deed, words) in
+        [("worker-panics", "told a worker to"), ("worker-uses-heap", "a worker uses the heap")]
+    {
+        match run_worker(deed, TIMEOUT) {
+            Error::GuestPanic(message) => {
+                assert!(message.contains(".rs:") && message.ends_with(words), "{message}");
+            }
+            other => panic!("{deed}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn workers_end_at_the_deadline_whatever_they_do() {
+    for deed in ["worker-spins", "spin"] {
+        let error = run_worker(deed, Duration::from_millis(300));
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{deed}");
     }
 }

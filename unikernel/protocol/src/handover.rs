@@ -48,7 +48,23 @@ pub enum Handover<'a> {
         /// Address of the first one's page of rings.
         rings: u64,
     },
+    /// Workers: `instar.workers=COUNT`, processors that run beside the first one, with a stack each. At its entry the
+    /// first one finds 0 in `rsi`, and they their number, counted from 1, in `rsi` and the address of the idle
+    /// register in `rdi`. They may use no other register of a device.
+    Workers {
+        /// How many there are, at most [`MAX_WORKERS`].
+        count: u64,
+    },
+    /// The idle register: `instar.idle=REGISTER`, four bytes; who waits for another processor or for a disk writes to it from
+    /// time to time, and is put to sleep for some tens of microseconds.
+    Idle {
+        /// Its address.
+        register: u64,
+    },
 }
+
+/// Most processors beside the first one.
+pub const MAX_WORKERS: usize = 8;
 
 /// Bytes from one slot's registers to the next one's.
 pub const SLOT_STRIDE: u64 = 4096;
@@ -89,6 +105,8 @@ impl<'a> Handover<'a> {
                 registers: number(&mut fields)?,
                 rings: number(&mut fields)?,
             },
+            "instar.workers" => Self::Workers { count: number(&mut fields)? },
+            "instar.idle" => Self::Idle { register: number(&mut fields)? },
             _ => return None,
         };
         fields.next().is_none().then_some(handover)
@@ -105,6 +123,8 @@ impl fmt::Display for Handover<'_> {
             Self::Slots { count, registers, rings } => {
                 write!(f, "instar.slots={count:#x},{registers:#x},{rings:#x}")
             }
+            Self::Workers { count } => write!(f, "instar.workers={count:#x}"),
+            Self::Idle { register } => write!(f, "instar.idle={register:#x}"),
         }
     }
 }
@@ -120,7 +140,9 @@ mod tests {
         let disk =
             Handover::Disk { serial: "source.extents", sectors: 9, registers: 0xd000_1000, rings: 0x2b_2000 };
         let slots = Handover::Slots { count: 1280, registers: 0xd000_2000, rings: 0x2b_3000 };
-        for word in [console, disk, slots] {
+        let workers = Handover::Workers { count: 3 };
+        let idle = Handover::Idle { register: 0xd000_3000 };
+        for word in [console, disk, slots, workers, idle] {
             assert_eq!(Handover::parse(&word.to_string()), Some(word));
         }
         assert_eq!(disk.to_string(), "instar.disk=source.extents,0x9,0xd0001000,0x2b2000");

@@ -1,19 +1,83 @@
-//! A guest that does what its command's payload says, all of it forbidden: the machine's tests run it.
+//! A guest that does what its command's payload says: the machine's tests run it. All of it is forbidden but `pool`, of which
+//! no answer of a command's tells who did the work.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
-use alloc::vec;
-use core::{arch::asm, hint::black_box};
+use alloc::{format, vec, vec::Vec};
+use core::{
+    arch::asm,
+    hint::black_box,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
-use unikernel::boot::{self, BootInfo};
+use codecs::Method;
+use drivers::Patience;
+use unikernel::{
+    boot::{self, BootInfo},
+    workers::{Done, Job, Pool, Task},
+};
 
-unikernel::guest!(main);
+unikernel::guest!(main, work);
+
+/// What workers are told to do: the place in [`WORK`], counted from 1.
+static TASK: AtomicUsize = AtomicUsize::new(0);
+
+/// The payload that asks for a deed of a worker's, and the deed.
+type Deed = (&'static [u8], fn());
+
+/// What a worker can be told to do.
+const WORK: [Deed; 9] = [
+    (b"worker-touches-null", || write(0)),
+    (b"worker-writes-text", || write(main as *const () as usize)),
+    (b"worker-overruns-stack", || {
+        black_box(overrun_stack(0));
+    }),
+    (b"worker-divides-by-zero", divide_by_zero),
+    (b"worker-touches-console", || write(CONSOLE)),
+    (b"worker-reads-idle-register", || {
+        // SAFETY: none: the machine must stop this.
+        black_box(unsafe { (IDLE as *const u32).read_volatile() });
+    }),
+    (b"worker-panics", || panic!("told a worker to")),
+    (b"worker-uses-heap", || {
+        black_box(vec![1_u8; 100]);
+    }),
+    (b"worker-spins", || {
+        loop {
+            core::hint::spin_loop();
+        }
+    }),
+];
+
+/// Address of the registers of the first device.
+const CONSOLE: usize = 0xd000_0000;
+
+/// Address of the idle register: behind the console, since there are no disks.
+const IDLE: usize = CONSOLE + 0x1000;
+
+fn work(_: usize) -> ! {
+    let mut patience = Patience::new();
+    loop {
+        match TASK.load(Ordering::Acquire) {
+            0 => patience.wait(),
+            task => WORK[task - 1].1(),
+        }
+    }
+}
 
 fn main(info: &BootInfo) -> ! {
     boot::start_devices(info.command_line);
     let (_, payload) = unikernel::read_command().expect("a command");
+    if let Some(task) = WORK.iter().position(|(deed, _)| *deed == payload.as_slice()) {
+        TASK.store(task + 1, Ordering::Release);
+        let mut patience = Patience::new();
+        loop {
+            boot::end_if_a_worker_panicked();
+            patience.wait();
+        }
+    }
     match payload.as_slice() {
         b"write-text" => write(main as *const () as usize),
         b"write-rodata" => write(RODATA.as_ptr() as usize),
@@ -43,6 +107,7 @@ fn main(info: &BootInfo) -> ! {
             say(&[result, b"\n".as_slice(), result, b"\n"].concat());
         }
         b"cut-source" => say(b"{\"record\":\"length\",\"request_id\":1,\"disk\":\"source\",\"length\":0}\n"),
+        b"pool" => pool(),
         b"wrong-request" => {
             say(b"{\"record\":\"result\",\"request_id\":77,\"answer\":{\"measure\":{\"required\":1,\"fully-allocated\":1}}}\n");
         }
@@ -102,6 +167,44 @@ fn privileged() {
 fn port() {
     // SAFETY: none: the machine must stop this.
     unsafe { asm!("out 0x80, al", in("al") 0_u8) };
+}
+
+/// Compresses and decompresses clusters with the pool. Says how many came back right, and how many workers there are.
+fn pool() {
+    let encode = Task::Encode(Method::Zstd);
+    let decode = Task::Decode(Method::Zstd);
+    let mut pool = Pool::new(&[encode, decode], 16);
+    let cluster = |number: usize| vec![number as u8; 4096 + number];
+    let jobs = (0..500).map(|number| Job { task: encode, input: cluster(number), output: vec![0; 4096] });
+    let streams = run(&mut pool, jobs);
+    let jobs = (0..).zip(streams).map(|(number, stream)| Job {
+        task: decode,
+        input: stream,
+        output: vec![0; 4096 + number],
+    });
+    let clusters = run(&mut pool, jobs);
+    let right = (0..).zip(clusters).filter(|(number, bytes)| *bytes == cluster(*number)).count();
+    let record = format!(
+        "{{\"record\":\"result\",\"request_id\":1,\"answer\":{{\"measure\":{{\"required\":{right},\"fully-allocated\":{}}}}}}}\n",
+        boot::workers()
+    );
+    say(record.as_bytes());
+}
+
+/// What comes of the jobs, in their order.
+fn run(pool: &mut Pool, jobs: impl Iterator<Item = Job>) -> Vec<Vec<u8>> {
+    let mut results = vec![];
+    let mut keep = |done: Done| results.push(done.job.output[..done.length.expect("a result")].to_vec());
+    for mut job in jobs {
+        while let Err(back) = pool.submit(job) {
+            keep(pool.take().expect("a job on its way"));
+            job = back;
+        }
+    }
+    while let Some(done) = pool.take() {
+        keep(done);
+    }
+    results
 }
 
 fn exhaust_memory() {

@@ -3,12 +3,12 @@
 use alloc::{collections::BTreeSet, string::String, vec::Vec};
 use core::ptr::NonNull;
 
-use drivers::{Block, Console, DeviceType, MmioTransport, Rings};
+use drivers::{Block, Console, DeviceType, MmioTransport, Rings, set_idle_register};
 use protocol::handover::{
     AVAILABLE_RING, Handover, RING_ENTRIES, RING_PAGE, SLOT_STRIDE, USED_RING, slot_index,
 };
 
-use super::panic::set_console;
+use super::{panic::set_console, workers::set_workers};
 
 // Both sides mean the same rings.
 const _: () = assert!(
@@ -68,6 +68,8 @@ fn take_over(handover: Handover, disks: &mut Disks) {
             Handover::Slots { count, registers, rings } => {
                 disks.slots = Slots { count, registers, rings, taken: BTreeSet::new() };
             }
+            Handover::Workers { count } => set_workers(count),
+            Handover::Idle { register } => set_idle_register(pointer(register)),
         }
     }
 }

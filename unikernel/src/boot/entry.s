@@ -1,14 +1,22 @@
-# The two doors of the unikernel. Both end in `guest_main(start_info)`, in ring 3, in 64-bit mode.
+# The two doors of the unikernel. Both end in `guest_main(start_info)`, in ring 3, in 64-bit mode; the first one also in
+# `guest_worker(idle, number)`.
 
 .section .text._start, "ax"
 .code64
 
-# Door 1: entered in ring 3 by instar's own machine. rdi: address of hvm_start_info.
+# Door 1: entered in ring 3 by instar's own machine. esi: 0, and rdi: address of hvm_start_info; or a processor beside the
+# first one. esi: its number, counted from 1; rdi: address of the idle register; rsp: its stack.
 .global _start
 _start:
+        test    esi, esi
+        jnz     _worker
         lea     rsp, [rip + __stack_top]
         xor     ebp, ebp
         call    guest_main
+        ud2
+_worker:
+        xor     ebp, ebp
+        call    guest_worker
         ud2
 
 # Door 2: PVH. Entered by any PVH boot loader in 32-bit protected mode, paging off. ebx: address of hvm_start_info.
@@ -73,6 +81,7 @@ _pvh_start:
         mov     ecx, 4 * 512 - 1
         call    _fill
         map_large __text_start, USER, 0
+        map_large __text_start + 0x200000, USER, 0
         map_large __rodata_start, USER, NX
         map_large __pvh_start, WRITE, 0
 
@@ -98,6 +107,7 @@ _long_mode:
         mov     ds, ecx
         mov     es, ecx
         mov     edi, ebp
+        xor     esi, esi
         push    0x23                    # ss
         lea     rax, [rip + __stack_top]
         push    rax

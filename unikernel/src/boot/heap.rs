@@ -13,13 +13,23 @@ use talc::{
     source::Source,
 };
 
+use super::workers::is_first;
+
 /// The heap grows to multiples of this many bytes: a huge page.
 const STEP: usize = 2 << 20;
 
 struct Heap(TalcCell<Growing>);
 
-// SAFETY: the guest has one thread.
+// SAFETY: only the first processor gets to the cell: `cell` sees to that.
 unsafe impl Sync for Heap {}
+
+impl Heap {
+    /// The heap, for the processor that owns it. Workers have been given all the memory that they use (`codecs`).
+    fn cell(&self) -> &TalcCell<Growing> {
+        assert!(is_first(), "a worker uses the heap");
+        &self.0
+    }
+}
 
 #[global_allocator]
 static HEAP: Heap = Heap(TalcCell::new(Growing { end: None, limit: 0 }));
@@ -46,8 +56,8 @@ pub unsafe fn give(memory: Range<usize>) {
     SIZE.store(memory.end.saturating_sub(memory.start), Ordering::Relaxed);
     let first = step_above(memory.start + 1).min(memory.end);
     // SAFETY: promised by the caller.
-    let end = unsafe { HEAP.0.claim(memory.start as *mut u8, first - memory.start) };
-    HEAP.0.replace_source(Growing { end, limit: memory.end });
+    let end = unsafe { HEAP.cell().claim(memory.start as *mut u8, first - memory.start) };
+    HEAP.cell().replace_source(Growing { end, limit: memory.end });
 }
 
 /// The memory that the heap has not taken yet.
@@ -94,16 +104,16 @@ fn checked(memory: *mut u8) -> *mut u8 {
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as promised by the caller.
-        checked(unsafe { self.0.alloc(layout) })
+        checked(unsafe { self.cell().alloc(layout) })
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         // SAFETY: as promised by the caller.
-        unsafe { self.0.dealloc(memory, layout) }
+        unsafe { self.cell().dealloc(memory, layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: as promised by the caller.
-        checked(unsafe { self.0.realloc(memory, layout, new_size) })
+        checked(unsafe { self.cell().realloc(memory, layout, new_size) })
     }
 }

@@ -3,7 +3,7 @@
 use vm_memory::GuestMemoryMmap;
 
 use super::{DeviceError, MMIO_BASE, MMIO_STRIDE, MmioTransport, SharedDevice};
-use crate::machine::Bus;
+use crate::machine::{Bus, idle};
 
 /// Register windows side by side from [`MMIO_BASE`] on.
 pub struct DeviceBus {
@@ -11,12 +11,14 @@ pub struct DeviceBus {
     memory: GuestMemoryMmap,
     /// Address behind the rings of the devices that were brought up here.
     rings: u64,
+    /// Address of the idle register, if there is one.
+    idle: Option<u64>,
 }
 
 impl DeviceBus {
-    /// The devices `transports`, which work on `memory`.
-    pub fn new(transports: Vec<MmioTransport>, memory: GuestMemoryMmap) -> Self {
-        Self { transports, memory, rings: 0 }
+    /// The devices `transports`, which work on `memory`, and the idle register at address `idle`.
+    pub fn new(transports: Vec<MmioTransport>, memory: GuestMemoryMmap, idle: Option<u64>) -> Self {
+        Self { transports, memory, rings: 0, idle }
     }
 
     /// Brings every device up in the guest's place, on the pages of rings from `rings` on.
@@ -58,6 +60,10 @@ impl Bus for DeviceBus {
     }
 
     fn write(&mut self, address: u64, data: &[u8]) -> Result<(), DeviceError> {
+        if Some(address) == self.idle {
+            idle();
+            return Ok(());
+        }
         let (transport, offset) = find(&mut self.transports, address)?;
         transport.write(offset, data, &self.memory)
     }

@@ -1,27 +1,34 @@
 //! What stands in guest memory before the first instruction: page tables and the PVH start information.
 //!
 //! Behind the segment of the image that is not mapped: the page tables, not mapped either, and one read-only page of
-//! boot data. Behind the image: the rings of the devices and the heap, to the end of memory.
+//! boot data. Behind the image: the rings of the devices and the heap, to the end of memory or to the workers' stacks.
 
-use std::ffi::CString;
+use std::{ffi::CString, ops::Range};
 
 use linux_loader::{
     cmdline::Cmdline,
     loader::elf::start_info::{hvm_memmap_table_entry, hvm_start_info},
 };
-use protocol::handover::RING_PAGE;
+use protocol::handover::{MAX_WORKERS, RING_PAGE};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::{
-    GuestMemory, MachineError,
+    GuestMemory, Layout, MachineError,
     image::Image,
     paging::{Access, LARGE_PAGE, PAGE, PageTables},
 };
 use crate::devices::{MMIO_BASE, MMIO_STRIDE};
 
 /// Pages set aside for page tables: root, one of 512 GiB, one per GiB of memory and devices (at most 4), and one of small
-/// pages for each of the boot data, the end of memory and the devices.
+/// pages for each of the boot data, the workers' stacks, the end of memory and the devices.
 const TABLE_PAGES: u64 = 16;
+
+/// Bytes of a worker's stack, and of what is not mapped in front of it: an overrun meets it, whose frame is that large.
+const WORKER_STACK: u64 = 192 << 10;
+const WORKER_GUARD: u64 = 64 << 10;
+
+// All the stacks share a large page.
+const _: () = assert!((WORKER_STACK + WORKER_GUARD) * MAX_WORKERS as u64 <= LARGE_PAGE);
 
 /// `xEn3`, top bit of the `E` set (PVH boot protocol).
 const START_MAGIC: u32 = 0x336e_c578;
@@ -47,16 +54,26 @@ pub struct Plan {
     pub rings: u64,
     /// First byte of the heap.
     pub heap: u64,
+    /// Behind the last byte of the heap.
+    pub heap_end: u64,
 }
 
 impl Plan {
-    /// The plan for `image` with `ring_pages` pages of rings.
-    pub fn new(image: &Image, ring_pages: u64) -> Self {
+    /// The plan for `image` with `ring_pages` pages of rings and that many `workers` in memory that ends at `memory_end`.
+    pub fn new(image: &Image, ring_pages: u64, workers: usize, memory_end: u64) -> Self {
         let page_table_root = image.end(false);
         let start_info = page_table_root + TABLE_PAGES * PAGE;
         let rings = image.end(true);
         let heap = rings + ring_pages * RING_PAGE;
-        Self { entry: image.entry, page_table_root, start_info, rings, heap }
+        let heap_end =
+            if workers == 0 { memory_end } else { memory_end / LARGE_PAGE * LARGE_PAGE - LARGE_PAGE };
+        Self { entry: image.entry, page_table_root, start_info, rings, heap, heap_end }
+    }
+
+    /// The stack of worker `number`, counted from 1.
+    pub fn stack(&self, number: u64) -> Range<u64> {
+        let end = self.heap_end + number * (WORKER_GUARD + WORKER_STACK);
+        end - WORKER_STACK..end
     }
 }
 
@@ -65,7 +82,7 @@ pub fn prepare(
     plan: &Plan,
     image: &Image,
     memory: &GuestMemory,
-    device_count: usize,
+    layout: &Layout,
     command_line: &str,
 ) -> Result<(), MachineError> {
     let mut tables = PageTables::new(plan.page_table_root);
@@ -76,8 +93,12 @@ pub fn prepare(
         }
     }
     tables.map(plan.start_info, plan.start_info + PAGE, Access::ReadOnly);
-    tables.map(plan.rings.next_multiple_of(LARGE_PAGE), memory.end(), Access::ReadWrite);
-    tables.map(MMIO_BASE, MMIO_BASE + device_count as u64 * MMIO_STRIDE, Access::ReadWrite);
+    tables.map(plan.rings.next_multiple_of(LARGE_PAGE), plan.heap_end, Access::ReadWrite);
+    for number in 1..=layout.workers as u64 {
+        let stack = plan.stack(number);
+        tables.map(stack.start, stack.end, Access::ReadWrite);
+    }
+    tables.map(MMIO_BASE, MMIO_BASE + layout.windows as u64 * MMIO_STRIDE, Access::ReadWrite);
     let tables = tables.bytes();
     if tables.len() as u64 > TABLE_PAGES * PAGE {
         return Err(MachineError::Image("needs more page tables than were set aside".into()));
@@ -93,7 +114,7 @@ pub fn prepare(
     };
     let ram = hvm_memmap_table_entry {
         addr: plan.heap,
-        size: memory.end() - plan.heap,
+        size: plan.heap_end - plan.heap,
         type_: MEMORY_RAM,
         ..Default::default()
     };

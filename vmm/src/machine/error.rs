@@ -54,6 +54,9 @@ pub enum MachineError {
     /// The guest's ELF is not what this machine boots.
     #[error("Guest image: {0}")]
     Image(String),
+    /// The thread of a further vCPU could not be started.
+    #[error("Could not start the thread of a vCPU: {0}")]
+    Worker(io::Error),
     /// The timer for the deadline or its signal could not be set up.
     #[error("Could not arm the deadline: {0}")]
     Deadline(io::Error),

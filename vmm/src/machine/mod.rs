@@ -1,4 +1,4 @@
-//! The virtual machine: memory, page tables, the guest's image, one vCPU in ring 3. Built in a straight line, nothing
+//! The virtual machine: memory, page tables, the guest's image, its vCPUs in ring 3. Built in a straight line, nothing
 //! half-built visible on failure. Knows nothing of commands, records or image formats.
 
 mod boot;
@@ -8,12 +8,14 @@ mod kick;
 mod memory;
 mod paging;
 mod vcpu;
+mod workers;
 
 pub use error::MachineError;
 pub use image::symbol_at;
 pub use kick::{Deadline, Kicker};
 pub use memory::{GuestMemory, MAX_MEMORY, MIN_MEMORY};
 pub use vcpu::{Bus, Cpu, Exit, Fault, Vcpu};
+pub use workers::{WorkerFailure, Workers, idle};
 
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
@@ -23,26 +25,37 @@ use crate::devices::{MMIO_BASE, MMIO_STRIDE, QUEUE_NOTIFY};
 /// Address of the guest's image, and of its memory: nothing is below.
 pub const IMAGE_BASE: u64 = 2 << 20;
 
+/// What a machine has besides its memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// The instructions that its processors have.
+    pub cpu: Cpu,
+    /// Processors beside the first one, at most [`MAX_WORKERS`](protocol::handover::MAX_WORKERS).
+    pub workers: usize,
+    /// Register windows from [`MMIO_BASE`] on.
+    pub windows: usize,
+    /// Pages for the rings of devices.
+    pub ring_pages: u64,
+}
+
 /// A machine ready to run its guest.
 pub struct Machine {
-    /// The one processor.
+    /// The first processor.
     pub vcpu: Vcpu,
     // Fields are dropped in order: the processor and the machine before the memory they use.
     vm: VmFd,
     /// The guest's memory.
     pub memory: GuestMemory,
-    rings: u64,
+    layout: Layout,
+    plan: boot::Plan,
 }
 
 impl Machine {
-    /// A machine with `memory_size` bytes that will run the ELF `image`, with `device_count` register windows from
-    /// [`MMIO_BASE`] on and `ring_pages` pages for their rings. `command_line` is told where those begin.
+    /// A machine with `memory_size` bytes that will run the ELF `image`. `command_line` is told where the rings begin.
     pub fn build(
         image: &[u8],
-        cpu: Cpu,
         memory_size: u64,
-        device_count: usize,
-        ring_pages: u64,
+        layout: Layout,
         command_line: impl FnOnce(u64) -> String,
     ) -> Result<Self, MachineError> {
         let image = image::Image::parse(image)?;
@@ -51,15 +64,22 @@ impl Machine {
         let memory = GuestMemory::new(memory_size)?;
         memory.register(&vm)?;
         image.load(&memory)?;
-        let plan = boot::Plan::new(&image, ring_pages);
-        boot::prepare(&plan, &image, &memory, device_count, &command_line(plan.rings))?;
-        let vcpu = Vcpu::new(&vm, &plan, cpu)?;
-        Ok(Self { vcpu, vm, memory, rings: plan.rings })
+        let plan = boot::Plan::new(&image, layout.ring_pages, layout.workers, memory.end());
+        boot::prepare(&plan, &image, &memory, &layout, &command_line(plan.rings))?;
+        let vcpu = Vcpu::new(vcpu::create(&vm, 0)?, &plan, layout.cpu, vcpu::Start::First)?;
+        Ok(Self { vcpu, vm, memory, layout, plan })
+    }
+
+    /// Starts a thread for each of the workers that the machine was planned with; they run no instruction before
+    /// [`Workers::release`]. `idle` is the address of the one register that they may write to. A worker that breaks a
+    /// rule kicks the calling thread, which then asks [`Workers::take_failure`].
+    pub fn start_workers(&self, idle: u64) -> Result<Workers, MachineError> {
+        Workers::start(&self.vm, &self.plan, &self.layout, idle)
     }
 
     /// Guest address of the first page of rings.
     pub fn rings(&self) -> u64 {
-        self.rings
+        self.plan.rings
     }
 
     /// Lets the guest's notifications of device `index` arrive at `event` instead of ending in an exit.

@@ -1,4 +1,4 @@
-//! The one vCPU: started in 64-bit mode at ring 3, without a kernel, interrupts or a descriptor table.
+//! A vCPU: started in 64-bit mode at ring 3, without a kernel, interrupts or a descriptor table.
 
 use std::{
     arch::x86_64::{__cpuid, __cpuid_count},
@@ -129,7 +129,28 @@ pub enum Cpu {
     Crypto,
 }
 
-/// The processor.
+/// Which processor of the machine it is, and what it begins with.
+#[derive(Clone, Copy, Debug)]
+pub enum Start {
+    /// The first: it sets up its own stack.
+    First,
+    /// Another one.
+    Worker {
+        /// Its number, counted from 1.
+        number: u64,
+        /// Address behind its stack.
+        stack_end: u64,
+        /// Address of the idle register.
+        idle: u64,
+    },
+}
+
+/// Creates processor `number` of a machine, with no state yet.
+pub fn create(vm: &VmFd, number: u64) -> Result<VcpuFd, MachineError> {
+    vm.create_vcpu(number).map_err(|error| MachineError::kvm("create a vCPU", error))
+}
+
+/// A processor.
 pub struct Vcpu {
     /// Dropped before `fd`, whose page it points into.
     _target: Target,
@@ -137,14 +158,19 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    pub(super) fn new(vm: &VmFd, plan: &Plan, cpu: Cpu) -> Result<Self, MachineError> {
-        let mut fd = vm.create_vcpu(0).map_err(|error| MachineError::kvm("create a vCPU", error))?;
+    /// Gives the processor its state. It belongs to the calling thread from now on.
+    pub(super) fn new(mut fd: VcpuFd, plan: &Plan, cpu: Cpu, start: Start) -> Result<Self, MachineError> {
         fd.set_cpuid2(&features(cpu)?).map_err(|error| MachineError::kvm("set the CPU's features", error))?;
         let sregs = fd.get_sregs().map_err(|error| MachineError::kvm("read the system registers", error))?;
         fd.set_sregs(&ring_3(sregs, plan.page_table_root))
             .map_err(|error| MachineError::kvm("start in 64-bit mode at ring 3", error))?;
-        let regs =
-            kvm_regs { rip: plan.entry, rdi: plan.start_info, rflags: RFLAGS_FIXED, ..Default::default() };
+        let regs = kvm_regs { rip: plan.entry, rflags: RFLAGS_FIXED, ..Default::default() };
+        let regs = match start {
+            Start::First => kvm_regs { rdi: plan.start_info, ..regs },
+            Start::Worker { number, stack_end, idle } => {
+                kvm_regs { rdi: idle, rsi: number, rsp: stack_end, ..regs }
+            }
+        };
         fd.set_regs(&regs).map_err(|error| MachineError::kvm("set the registers", error))?;
         warm_up(&mut fd)?;
         // SAFETY: the target is dropped before `fd`, which owns the page that the flag is in.

@@ -1,0 +1,50 @@
+//! Waiting for another processor or for a device, without keeping a processor of the host busy for long.
+
+use core::{
+    arch::x86_64::_rdtsc,
+    hint::spin_loop,
+    ptr::{NonNull, null_mut},
+    sync::atomic::{AtomicPtr, Ordering},
+};
+
+/// Ticks of the time-stamp counter for which one spins: some tens of microseconds, about what an exit takes.
+const SPIN: u64 = 100_000;
+
+/// The idle register, if the machine has one.
+static REGISTER: AtomicPtr<u32> = AtomicPtr::new(null_mut());
+
+/// From now on who waits for long writes to `register`, which puts the processor to sleep for some tens of microseconds.
+///
+/// # Safety
+/// `register` is mapped, and is the machine's idle register.
+pub unsafe fn set_idle_register(register: NonNull<u32>) {
+    REGISTER.store(register.as_ptr(), Ordering::Relaxed);
+}
+
+/// One wait for one thing: ask for the thing, [`wait`](Self::wait), ask again.
+#[derive(Debug, Default)]
+pub struct Patience {
+    /// When it began.
+    since: Option<u64>,
+}
+
+impl Patience {
+    /// A wait that begins with the first call of [`wait`](Self::wait).
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Waits for a moment: spins at first, then sleeps, where the machine can.
+    pub fn wait(&mut self) {
+        // SAFETY: every x86-64 processor has the counter, and machines leave it to ring 3.
+        let now = unsafe { _rdtsc() };
+        let since = *self.since.get_or_insert(now);
+        let register = REGISTER.load(Ordering::Relaxed);
+        if register.is_null() || now.wrapping_sub(since) < SPIN {
+            spin_loop();
+        } else {
+            // SAFETY: promised to `set_idle_register`.
+            unsafe { register.write_volatile(0) };
+        }
+    }
+}
