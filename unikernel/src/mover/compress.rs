@@ -1,10 +1,11 @@
 //! Copying a disk into an image, compressed unit by unit.
 
-use alloc::{rc::Rc, vec::Vec};
+use alloc::{collections::VecDeque, rc::Rc, vec::Vec};
 use core::ops::Range;
 
+use codecs::Method;
 use formats::{
-    FileIndex, Storage, StorageError,
+    Codec, FileIndex, Storage, StorageError,
     write::{Place, Writer},
 };
 use protocol::ErrorRecord;
@@ -16,43 +17,64 @@ use super::{
     pieces::{BUFFER, Kind, SECTOR, is_zero},
     source::Source,
 };
+use crate::workers::{Done, Job, Pool, Task};
 
-/// A unit on its way through a compressor.
-#[derive(Debug, Default)]
-pub struct Job {
-    /// Offset on the disk in bytes.
-    pub start: u64,
-    /// The unit.
-    pub input: Vec<u8>,
-    /// Its stream, as long as it is; empty if it is no shorter than the unit.
-    pub output: Vec<u8>,
+/// Bytes that are read at once, where units are small.
+const READ: u64 = 1 << 20;
+
+/// Bytes of units that are on their way together, where these are small.
+const ON_THEIR_WAY: u64 = 2 << 20;
+
+/// What `codec` asks of an encoder; nothing where there is none.
+pub fn method(codec: Codec) -> Option<Method> {
+    match codec {
+        Codec::Deflate => Some(Method::Deflate),
+        Codec::Zlib => Some(Method::Zlib),
+        Codec::Zstd => Some(Method::Zstd),
+        Codec::Bzip2 | Codec::Lzfse => None,
+    }
 }
 
-/// Compresses units, several at the same time where it can.
-pub trait Compressor {
-    /// Whether no more jobs are taken until the oldest is taken back.
-    fn is_full(&self) -> bool;
-
-    /// Begins to compress the input of `job` into its output.
-    fn submit(&mut self, job: Job);
-
-    /// Waits for the oldest job, if there is any.
-    fn oldest(&mut self) -> Option<Job>;
+/// Bytes that the stream of a unit of `length` bytes may have: fewer than the unit, but for the method that stores all as
+/// streams. Those can be longer: by five bytes for each 16 KiB that deflate stores as they are, and the ends.
+fn room(method: Method, length: usize) -> usize {
+    match method {
+        Method::Deflate | Method::Zstd => length.saturating_sub(1),
+        Method::Zlib => length + length / 1024 + 64,
+    }
 }
 
 /// The compressing of a disk.
-pub struct Compress<'a, T, C> {
+pub struct Compress<'a, T> {
     target: &'a mut dyn Writer<Storage = T>,
     terms: Terms,
-    compressor: C,
-    spare: Vec<Job>,
+    method: Method,
+    pool: Pool,
+    /// Offsets on the disk of the units that are in the pool, the oldest first.
+    submitted: VecDeque<u64>,
+    /// Buffers to be used again: of units, of streams.
+    spare: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What was read last.
+    read: Vec<u8>,
     output: Output,
 }
 
-impl<'a, T: StartWrite, C: Compressor> Compress<'a, T, C> {
-    /// Compresses into `target` by `compressor`.
-    pub fn new(target: &'a mut dyn Writer<Storage = T>, terms: Terms, compressor: C) -> Self {
-        Self { target, terms, compressor, spare: Vec::new(), output: Output::default() }
+impl<'a, T: StartWrite> Compress<'a, T> {
+    /// Compresses into `target` by `method`.
+    pub fn new(target: &'a mut dyn Writer<Storage = T>, terms: Terms, method: Method) -> Self {
+        let slots = usize::try_from(ON_THEIR_WAY / target.unit()).unwrap_or(1);
+        // At least one for each processor of a small machine, and one to be read.
+        let pool = Pool::new(&[Task::Encode(method)], slots.max(3));
+        Self {
+            target,
+            terms,
+            method,
+            pool,
+            submitted: VecDeque::new(),
+            spare: Vec::new(),
+            read: Vec::new(),
+            output: Output::default(),
+        }
     }
 
     /// Copies all of `source`. `progress` is told how many bytes of data more are behind.
@@ -111,30 +133,46 @@ impl<'a, T: StartWrite, C: Compressor> Compress<'a, T, C> {
         behind: &mut dyn FnMut(u64),
     ) -> Result<(), ErrorRecord> {
         let unit = self.target.unit();
+        let at_once = (READ / unit).max(1) * unit;
+        let mut bytes = core::mem::take(&mut self.read);
         let mut start = range.start;
         while start < range.end {
-            let end = range.end.min(start + unit);
-            let mut job = self.spare.pop().unwrap_or_default();
-            job.start = start;
-            job.input.resize(usize::try_from(end - start).unwrap_or(0), 0);
-            source.read(start, &mut job.input)?;
-            if !self.terms.sparse.is_none() && is_zero(&job.input) {
-                self.spare.push(job);
-                if !self.terms.zero_already {
-                    self.drain()?;
-                    self.target.zero(start, end - start).map_err(|error| refused(start, &error))?;
-                }
-            } else {
-                // The last unit of a disk is compressed as a whole one.
-                job.input.resize(usize::try_from(unit).unwrap_or(0), 0);
-                while self.compressor.is_full() {
-                    self.store_oldest()?;
-                }
-                self.compressor.submit(job);
+            let end = range.end.min(start + at_once);
+            bytes.resize(usize::try_from(end - start).unwrap_or(0), 0);
+            source.read(start, &mut bytes)?;
+            for unit_bytes in bytes.chunks(usize::try_from(unit).unwrap_or(1)) {
+                self.unit(start, unit_bytes)?;
+                start += unit_bytes.len() as u64;
             }
-            start = end;
             behind(start);
         }
+        self.read = bytes;
+        Ok(())
+    }
+
+    /// Compresses the unit at `start`.
+    fn unit(&mut self, start: u64, bytes: &[u8]) -> Result<(), ErrorRecord> {
+        if !self.terms.sparse.is_none() && is_zero(bytes) {
+            if !self.terms.zero_already {
+                self.drain()?;
+                let length = bytes.len() as u64;
+                self.target.zero(start, length).map_err(|error| refused(start, &error))?;
+            }
+            return Ok(());
+        }
+        // The last unit of a disk is compressed as a whole one.
+        let length = usize::try_from(self.target.unit()).unwrap_or(0);
+        let (mut input, mut output) = self.spare.pop().unwrap_or_default();
+        input.clear();
+        input.extend_from_slice(bytes);
+        input.resize(length, 0);
+        output.resize(room(self.method, length), 0);
+        let mut job = Job { task: Task::Encode(self.method), input, output };
+        while let Err(refused) = self.pool.submit(job) {
+            job = refused;
+            self.store_oldest()?;
+        }
+        self.submitted.push_back(start);
         Ok(())
     }
 
@@ -146,25 +184,25 @@ impl<'a, T: StartWrite, C: Compressor> Compress<'a, T, C> {
 
     /// Stores the oldest unit that is on its way, if there is any.
     fn store_oldest(&mut self) -> Result<bool, ErrorRecord> {
-        let Some(mut job) = self.compressor.oldest() else { return Ok(false) };
-        let start = job.start;
-        let place = match job.output.is_empty() {
-            true => None,
-            false => self
-                .target
-                .allocate_compressed(start, &mut job.output)
-                .map_err(|error| refused(start, &error))?,
+        let (Some(start), Some(Done { job, length })) = (self.submitted.pop_front(), self.pool.take()) else {
+            return Ok(false);
         };
-        match place {
-            Some(place) => self.output.append(self.target, start, place, &job.output)?,
+        let Job { input, output: mut stream, .. } = job;
+        stream.truncate(length.unwrap_or(0));
+        let place = match length {
+            Some(_) => self.target.allocate_compressed(start, &mut stream),
+            None => Ok(None),
+        };
+        match place.map_err(|error| refused(start, &error))? {
+            Some(place) => self.output.append(self.target, start, place, &stream)?,
             None => {
-                let length = (self.target.virtual_size() - start).min(job.input.len() as u64);
+                let length = (self.target.virtual_size() - start).min(input.len() as u64);
                 let place = self.target.allocate(start, length).map_err(|error| refused(start, &error))?;
-                let length = usize::try_from(length).unwrap_or(0).min(job.input.len());
-                self.output.append(self.target, start, place, &job.input[..length])?;
+                let bytes = input.get(..usize::try_from(length).unwrap_or(0)).unwrap_or(&input);
+                self.output.append(self.target, start, place, bytes)?;
             }
         }
-        self.spare.push(job);
+        self.spare.push((input, stream));
         Ok(true)
     }
 }

@@ -4,15 +4,13 @@ mod answer;
 mod buffers;
 mod compress;
 mod copy;
-mod inline;
 pub mod pieces;
 mod source;
 mod start_write;
 
 pub use answer::answer_at;
-pub use compress::Compress;
+pub use compress::{Compress, method};
 pub use copy::Copy;
-pub use inline::{Inline, method};
 pub use pieces::{SparseSize, is_zero};
 pub use source::Source;
 pub use start_write::StartWrite;

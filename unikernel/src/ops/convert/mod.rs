@@ -10,7 +10,7 @@ use protocol::{
 
 use crate::{
     files::Files,
-    mover::{self, Compress, Copy, Inline, Source, SparseSize, StartWrite, Terms},
+    mover::{self, Compress, Copy, Source, SparseSize, StartWrite, Terms},
     options::{Driver, Values},
     progress::Meter,
     source,
@@ -64,7 +64,7 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
     // What is stored as streams is so without being asked.
     match method.filter(|method| request.compress || *method == Method::Zlib) {
         Some(method) => {
-            Compress::new(&mut *target, terms, Inline::new(method)).run(&mut source, &mut progress)?;
+            Compress::new(&mut *target, terms, method).run(&mut source, &mut progress)?;
         }
         None => Copy::new(&mut *target, terms).run(&mut source, &mut progress)?,
     }

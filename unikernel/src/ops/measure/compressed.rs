@@ -11,7 +11,7 @@ use protocol::{
 use super::Source;
 use crate::{
     files::Files,
-    mover::{self, Compress, Inline, SparseSize, StartWrite, Terms},
+    mover::{self, Compress, SparseSize, StartWrite, Terms},
     options::{Target, Values},
     source,
     target::{self, NewImage},
@@ -46,7 +46,7 @@ pub fn measure<S: Storage>(
         let mut source = mover::Source::new(vec![chain], false)
             .ok_or_else(|| ErrorRecord::new(ErrorKind::Limit, "The disk is longer than 2^63 bytes"))?;
         let terms = Terms { sparse, zero_already: true, top_only: false };
-        Compress::new(&mut *image, terms, Inline::new(method)).run(&mut source, &mut |_| {})?;
+        Compress::new(&mut *image, terms, method).run(&mut source, &mut |_| {})?;
     }
     image.finish().map_err(source::record)?;
     let files = (0..).map_while(|position| match position {

@@ -1,6 +1,6 @@
 //! Opening what is converted and what is written, and having the guest do it.
 
-use std::{ffi::OsStr, time::Duration};
+use std::{ffi::OsStr, thread, time::Duration};
 
 use protocol::{
     Answer, Bitmaps, ConvertPart, ConvertRequest, ConvertTarget, ErrorKind, ErrorRecord, FileFacts,
@@ -92,7 +92,13 @@ impl Convert {
         let timeout = common::value(&self.timeout, "INSTAR_TIMEOUT", Seconds::for_moving(allocated))?;
         let terms = Terms { timeout, ..*terms };
         let command = common::command(Op::Convert, &request)?;
-        let command = Command { disks, references, targets, cpu, ..command };
+        let compresses =
+            request.compress || lists.as_deref().is_some_and(|list| list.contains("streamOptimized"));
+        let workers = match compresses {
+            true => thread::available_parallelism().map_or(0, |processors| processors.get() - 1),
+            false => 0,
+        };
+        let command = Command { disks, references, targets, cpu, workers, ..command };
         let name_of = |serial: &str| match serial {
             TARGET => target,
             _ => sources[index_of(serial).filter(|&index| index < sources.len()).unwrap_or(0)],
