@@ -79,6 +79,14 @@ other_seed() {
             be 1 "$number" | cat "$logs/image" - | seed check_others "$format-$name"
         fi
     done
+    # What is done to it when it is written to, and which format it is.
+    local written=(vmdk vdi vhdx qed parallels vpc qcow)
+    for number in "${!written[@]}"; do
+        if [ "${written[number]}" = "$format" ]; then
+            { printf 'abcdefgh\0\200\3ijkl\4\377\1mnopqr'; be 1 "$number"; } | cat "$logs/image" - |
+                seed write_others "$format-$name"
+        fi
+    done
     rm -f "$logs"/image*
 }
 
@@ -192,7 +200,7 @@ mapfile -t targets < <(if [ $# -gt 0 ]; then printf '%s\n' "$@"; else cargo +nig
 # Runs TARGET for a while.
 run() {
     local length=4096 artifacts=$PWD/ci/fuzz/artifacts/$1/
-    [[ $1 != map_* && $1 != inspect ]] || length=131072
+    [[ $1 != map_* && $1 != inspect && $1 != write_others ]] || length=131072
     mkdir -p "$corpus/$1" "$artifacts"
     "$built/$1" "$corpus/$1" -artifact_prefix="$artifacts" -max_total_time="$seconds" -max_len="$length" -timeout=20 \
         -rss_limit_mb=2048 -print_final_stats=1 >"$logs/$1" 2>&1

@@ -149,8 +149,11 @@ pub(crate) trait Blocks {
             let next = blocks.checked_mul(self.stride()).and_then(|length| offset.checked_add(length));
             match self.place(first + blocks)? {
                 Some(place) if Some(place) == next => {}
+                // What takes another place than was free, as a table took that one, is the start of the next run.
                 None if next.is_some() && self.next_free() == next => {
-                    self.take(first + blocks)?;
+                    if Some(self.take(first + blocks)?) != next {
+                        break;
+                    }
                 }
                 _ => break,
             }

@@ -2,12 +2,17 @@
 //! come in `qemu-img`'s order and in its words.
 
 mod check;
+mod create;
+mod write;
 
 use alloc::format;
 use alloc::string::String;
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use create::{Create, create};
+pub use write::{Target, open};
 
 use crate::block_map::BlockMap;
 use crate::reader::Reader;

@@ -2,12 +2,17 @@
 //! checks come in `qemu-img`'s order and in its words.
 
 pub(crate) mod aes;
+mod create;
+mod write;
 
 use alloc::format;
 use alloc::string::String;
 
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use create::{Create, create};
+pub use write::{Target, open};
 
 use crate::access::{Access, check_encryption};
 use crate::crypto::Decryptor;
@@ -62,6 +67,7 @@ pub(crate) struct Qcow {
     encrypted: bool,
     decryptor: Option<Decryptor>,
     backing: Option<BackingFile>,
+    geometry: Geometry,
     walk: TwoLevel<Clusters>,
 }
 
@@ -113,7 +119,7 @@ impl Qcow {
         };
         let backing = backing_file(&mut reader, &fields)?;
         let walk = TwoLevel::new(geometry, Clusters { cluster_bits });
-        Ok(Self { virtual_size: geometry.disk_len, encrypted, decryptor, backing, walk })
+        Ok(Self { virtual_size: geometry.disk_len, encrypted, decryptor, backing, geometry, walk })
     }
 
     /// Length of a cluster in bytes.

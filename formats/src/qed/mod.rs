@@ -2,12 +2,17 @@
 //! come in `qemu-img`'s order and in its words.
 
 mod check;
+mod create;
+mod write;
 
 use alloc::format;
 use alloc::string::String;
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use create::{Create, create};
+pub use write::{Target, open};
 
 use crate::reader::{Reader, c_string};
 use crate::run::Place;
@@ -61,6 +66,9 @@ pub(crate) struct Qed {
     virtual_size: u64,
     backing: Option<BackingFile>,
     needs_check: bool,
+    /// File offset in bytes of the first cluster behind the header.
+    header_end: u64,
+    geometry: Geometry,
     walk: TwoLevel<Clusters>,
 }
 
@@ -89,7 +97,9 @@ impl Qed {
         }
         let virtual_size = geometry.disk_len;
         let needs_check = fields.features.get() & FEATURE_NEED_CHECK != 0;
-        Ok(Self { virtual_size, backing, needs_check, walk: TwoLevel::new(geometry, clusters) })
+        let header_end = clusters.header_len;
+        let walk = TwoLevel::new(geometry, clusters);
+        Ok(Self { virtual_size, backing, needs_check, header_end, geometry, walk })
     }
 
     /// Whether it was not closed properly.

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use formats::write::Writer;
-use formats::{FileIndex, Format, Image, Storage, StorageError, StorageMut};
+use formats::{Codec, FileIndex, Format, Image, Storage, StorageError, StorageMut};
 use miniz_oxide::deflate::compress_to_vec_zlib;
 
 pub use super::FileStorage;
@@ -88,7 +88,7 @@ impl Disk {
     /// Writes `length` bytes of the disk at `offset`, compressed if the image is.
     pub fn store<W: Writer>(&self, writer: &mut W, mut offset: u64, length: u64) {
         let end = offset + length;
-        while offset < end && writer.codec().is_some() {
+        while offset < end && writer.codec() == Some(Codec::Zlib) {
             let part = writer.unit().min(end - offset);
             let mut stream = compress_to_vec_zlib(self.part(offset, part), 1);
             let place = writer.allocate_compressed(offset, &mut stream).unwrap().unwrap();
