@@ -18,6 +18,11 @@ pub const MAX_SIZE: u64 = 64 << 40;
 pub struct BlockSize(u64);
 
 impl BlockSize {
+    /// The size in bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+
     /// `bytes` as `qemu-img` takes it: rounded up to a MiB and down to 256 MiB; `None` for what is then no power of
     /// two, 0 included.
     ///

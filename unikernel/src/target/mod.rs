@@ -1,19 +1,22 @@
 //! A new image by its format's name and options, open for writing: what `create` leaves empty and `convert` fills.
 
 mod open;
+mod qcow2;
 mod random;
+mod vhdx;
+mod vmdk;
 
-use alloc::boxed::Box;
+use alloc::{boxed::Box, format};
 
 use calc::Length;
-use formats::{FileIndex, Storage, StorageMut, fill_with_zeros, raw, vdi, vpc, write::Writer};
+use formats::{Storage, StorageMut, fill_with_zeros, raw, vdi, vpc, write::Writer};
 use protocol::{Chance, ErrorKind, ErrorRecord, FileFacts, QemuVersion, Reply, Secret};
 
 pub use self::open::open;
 use self::random::Random;
 use crate::{
     files::Files,
-    options::{self, FilePreallocation, Target, Values},
+    options::{self, FilePreallocation, Quoted, Target, Values},
     source::record,
 };
 
@@ -25,6 +28,10 @@ const VHD_EPOCH: u64 = 946_684_800;
 pub struct NewImage<'a> {
     /// Size of the disk in bytes.
     pub size: u64,
+    /// Name of the file, its directory perhaps in front of it.
+    pub name: &'a str,
+    /// Content id of the image below, if that is a VMDK image that is known.
+    pub parent_cid: Option<u32>,
     /// The secrets there are.
     pub secrets: &'a [Secret],
     /// Whose defaults and words count.
@@ -33,6 +40,8 @@ pub struct NewImage<'a> {
     pub chance: Chance,
     /// The file it is in, or why there is none.
     pub file: &'a Reply,
+    /// The file with its data, if the options name one.
+    pub data_file: Option<&'a Reply>,
 }
 
 /// Makes an image. Its options are checked first, then its file is opened and what was in it goes.
@@ -74,16 +83,23 @@ pub fn create<F: Files<Storage: StorageMut + 'static>>(
             };
             Ok(Box::new(vdi::create(empty(new.file, files)?, &create).map_err(record)?))
         }
-        Target::Qcow2
-        | Target::Luks
-        | Target::Vmdk
-        | Target::Vhdx
-        | Target::Qcow
-        | Target::Qed
-        | Target::Parallels => {
+        Target::Qcow2 => qcow2::create(values, new, files),
+        Target::Vmdk => vmdk::create(values, length, new, &mut random, files),
+        Target::Vhdx => vhdx::create(values, length, new, &mut random, files),
+        Target::Luks | Target::Qcow | Target::Qed | Target::Parallels => {
             Err(ErrorRecord::new(ErrorKind::Unsupported, "Images of this format cannot be made"))
         }
     }
+}
+
+/// The secret that a new image is encrypted with; names of options have `prefix` in front of them.
+fn key<'a>(values: &Values, prefix: &str, secrets: &'a [Secret]) -> Result<&'a Secret, ErrorRecord> {
+    let usage = |message| ErrorRecord::new(ErrorKind::Usage, message);
+    let id = values
+        .text(&format!("{prefix}key-secret"))
+        .ok_or_else(|| usage(format!("Parameter '{prefix}key-secret' is required for cipher")))?;
+    let missing = || usage(format!("No secret with id '{}'", Quoted(id.as_bytes())));
+    secrets.iter().find(|secret| secret.id == id).ok_or_else(missing)
 }
 
 /// The file of a new image, with nothing in it.
@@ -102,17 +118,23 @@ fn facts(file: &Reply) -> Result<&FileFacts, ErrorRecord> {
     }
 }
 
-/// Sets space aside for all of a raw image.
+/// Sets space aside for all of the data of an image.
 fn set_aside<S: StorageMut>(
     image: &mut impl Writer<Storage = S>,
     preallocation: FilePreallocation,
 ) -> Result<(), ErrorRecord> {
     let size = image.virtual_size();
-    let Some(file) = image.file(FileIndex::default()) else { return Ok(()) };
-    let done = match preallocation {
-        FilePreallocation::Off => Ok(()),
-        FilePreallocation::Falloc => file.set_aside(0, size),
-        FilePreallocation::Full => fill_with_zeros(file, 0, size),
-    };
-    done.map_err(|error| record(error.into()))
+    let mut offset = 0;
+    while preallocation != FilePreallocation::Off && offset < size {
+        let place = image.allocate(offset, size - offset).map_err(record)?;
+        let length = place.length.min(size - offset);
+        let Some(file) = image.file(place.file) else { break };
+        let done = match preallocation {
+            FilePreallocation::Full => fill_with_zeros(file, place.offset, length),
+            _ => file.set_aside(place.offset, length),
+        };
+        done.map_err(|error| record(error.into()))?;
+        offset += length;
+    }
+    Ok(())
 }

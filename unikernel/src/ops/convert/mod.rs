@@ -100,6 +100,15 @@ fn make<F: Files<Storage: StartWrite + 'static>>(
     let profile = request.profile;
     let driver = Driver::for_target(&new.format, profile)?;
     let values = Values::parse(driver, new.options.as_deref().unwrap_or_default(), profile)?;
-    let image = NewImage { size, secrets: &request.secrets, profile, chance: new.chance, file: &new.file };
+    let image = NewImage {
+        size,
+        name: &new.name,
+        parent_cid: None,
+        secrets: &request.secrets,
+        profile,
+        chance: new.chance,
+        file: &new.file,
+        data_file: new.data_file.as_ref(),
+    };
     target::create(driver.target()?, &values, &image, files)
 }

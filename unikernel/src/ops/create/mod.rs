@@ -2,7 +2,7 @@
 
 use alloc::{format, string::ToString};
 
-use formats::StorageMut;
+use formats::{Chain, Storage, StorageMut, vmdk::Vmdk};
 use protocol::{
     BelowNew, CreateAnswer, CreatePart, CreateRequest, ErrorKind, ErrorRecord, QemuVersion::V7_2,
     options::HINT,
@@ -28,10 +28,20 @@ pub fn run<F: Files<Storage: StorageMut + 'static>>(
     let driver = Driver::for_target(&request.format, profile)?;
     let target = driver.target()?;
     let mut values = values(request, driver)?;
-    let size = size(request, driver, &mut values, files, tell)?;
+    let below = below(request, files)?;
+    let parent_cid = below.as_ref().and_then(|image| image.layers().first()?.vmdk().map(Vmdk::cid));
+    let size = size(request, driver, &mut values, below.as_ref(), tell)?;
     tell(CreatePart::Formatting(printed(driver, &values, profile)));
-    let new =
-        NewImage { size, secrets: &request.secrets, profile, chance: request.chance, file: &request.file };
+    let new = NewImage {
+        size,
+        name: &request.name,
+        parent_cid,
+        secrets: &request.secrets,
+        profile,
+        chance: request.chance,
+        file: &request.file,
+        data_file: request.data_file.as_ref(),
+    };
     let mut image = target::create(target, &values, &new, files)?;
     image.finish().map_err(source::record)?;
     Ok(CreateAnswer { size: image.virtual_size() })
@@ -75,27 +85,31 @@ fn values(request: &CreateRequest, driver: &Driver) -> Result<Values, ErrorRecor
     }
 }
 
-/// The size that is given, or else that of the image below, which is opened either way.
-fn size<F: Files>(
+/// The image below, opened even where its size is not needed.
+fn below<F: Files>(request: &CreateRequest, files: &mut F) -> Result<Option<Chain<F::Storage>>, ErrorRecord> {
+    let below = match &request.backing {
+        BelowNew::Refused(error) => Err(error.clone()),
+        BelowNew::Image(image) => source::open(image, &request.secrets, request.profile, files).map(Some),
+        BelowNew::Unopened => Ok(None),
+    };
+    below.map_err(|mut error| {
+        error.message.push_str(&format!("\n{HINT}Could not open backing image."));
+        // What is told is not about the new image.
+        error.disk = None;
+        error
+    })
+}
+
+/// The size that is given, or else that of the image below.
+fn size<S: Storage>(
     request: &CreateRequest,
     driver: &Driver,
     values: &mut Values,
-    files: &mut F,
+    below: Option<&Chain<S>>,
     tell: &mut dyn FnMut(CreatePart),
 ) -> Result<u64, ErrorRecord> {
     let profile = request.profile;
-    let below = match &request.backing {
-        BelowNew::Refused(error) => Err(error.clone()),
-        BelowNew::Image(image) => source::open(image, &request.secrets, profile, files).map(Some),
-        BelowNew::Unopened => Ok(None),
-    };
-    let below = below.map_err(|mut error| {
-        error.message.push_str(&format!("\n{HINT}Could not open backing image."));
-        // The name is told already, and is not that of the new image.
-        error.disk = None;
-        error
-    })?;
-    let format = below.as_ref().and_then(|chain| chain.layers().first()).map(|image| image.format().name());
+    let format = below.and_then(|chain| chain.layers().first()).map(|image| image.format().name());
     if values.has("backing_file") && !values.has("backing_fmt") {
         let missing = "Backing file specified without backing format";
         match format {
