@@ -246,7 +246,7 @@ impl Create {
         let command = common::command(Op::Create, &request)?;
         let disks = IoMode::for_tables(bytes).for_all(disks);
         let command = Command { disks, cpu, references, targets, ..command };
-        let mut finished = terms
+        let finished = terms
             .launch(command, name, &mut |part, _| match part {
                 Part::Create(CreatePart::Formatting(what)) if !self.quiet => {
                     report::say(&format!("Formatting '{}', {}\n", escape_name(name), escape(&what)))
@@ -260,9 +260,7 @@ impl Create {
             })
             .map_err(|failure| about(name, failure))?;
         let Answer::Create(_) = &finished.answer else { return Err(common::another_operation()) };
-        finished.commit().map_err(|error| refused(name, &error))?;
-        finished.leave_standing();
-        Ok(())
+        finished.into_targets().commit().map_err(|error| refused(name, &error))
     }
 
     /// Opens the image below, if there is one that is to be opened.
