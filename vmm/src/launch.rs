@@ -22,10 +22,7 @@ use crate::{
     target::Targets,
 };
 
-pub use crate::machine::Cpu;
-
-/// The unikernel that answers every command.
-pub const UNIKERNEL: &[u8] = include_bytes!(env!("INSTAR_UNIKERNEL"));
+pub use crate::machine::{Cpu, UNIKERNEL};
 
 /// One command a machine: its id can be constant. 0 is the guest's word for "not known yet".
 const REQUEST_ID: u64 = 1;

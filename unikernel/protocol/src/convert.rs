@@ -21,6 +21,9 @@ pub struct ConvertRequest {
     pub secrets: Vec<Secret>,
     /// The image that is written.
     pub target: ConvertTarget,
+    /// What the host has against the command, to be told once the target is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<ErrorRecord>,
     /// Zeros that are left out inside of data, from this many bytes on; 0 writes all (`-S`).
     pub sparse: u64,
     /// What the length of the disk is rounded up to, in bytes.

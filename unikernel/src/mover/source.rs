@@ -34,6 +34,11 @@ impl<S: Storage> Source<S> {
         Some(Self { disks, size, current: 0 })
     }
 
+    /// The disks.
+    pub fn chains(&self) -> impl ExactSizeIterator<Item = &Chain<S>> {
+        self.disks.iter().map(|disk| &disk.chain)
+    }
+
     /// Bytes of all disks.
     pub fn size(&self) -> u64 {
         self.size

@@ -14,6 +14,22 @@ use super::{
     paging::{Access, LARGE_PAGE, PAGE},
 };
 
+/// The unikernel that answers every command.
+pub static UNIKERNEL: &[u8] = include_bytes!(env!("INSTAR_UNIKERNEL"));
+
+/// Gives up the memory that the unikernel takes as a part of this program: it is in the machine now. Whoever looks at it again
+/// has it read again.
+fn forget_unikernel() {
+    let range = UNIKERNEL.as_ptr_range();
+    let page = PAGE as usize;
+    let (first, last) = ((range.start as usize).next_multiple_of(page), range.end as usize / page * page);
+    if first < last {
+        // SAFETY: whole pages of a constant of this program, which are its file's, mapped for reading: they come back as they
+        // were. That it fails is no matter.
+        unsafe { libc::madvise(first as *mut libc::c_void, last - first, libc::MADV_DONTNEED) };
+    }
+}
+
 /// A loadable segment. Addresses are multiples of [`PAGE`].
 pub struct Segment {
     pub start: u64,
@@ -77,8 +93,11 @@ impl<'data> Image<'data> {
             memory.use_small_pages(pages.start, pages.end);
         }
         Elf::load(memory.get(), None, &mut Cursor::new(self.bytes), None)
-            .map(|_| ())
-            .map_err(|error| MachineError::Image(error.to_string()))
+            .map_err(|error| MachineError::Image(error.to_string()))?;
+        if std::ptr::eq(self.bytes, UNIKERNEL) {
+            forget_unikernel();
+        }
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ mod vcpu;
 mod workers;
 
 pub use error::MachineError;
-pub use image::symbol_at;
+pub use image::{UNIKERNEL, symbol_at};
 pub use kick::{Deadline, Kicker};
 pub use memory::{GuestMemory, MAX_MEMORY, MIN_MEMORY};
 pub use vcpu::{Bus, Cpu, Exit, Fault, Vcpu};

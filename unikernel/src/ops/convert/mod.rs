@@ -1,5 +1,7 @@
 //! `convert`: an image out of others.
 
+mod checks;
+
 use alloc::{boxed::Box, vec::Vec};
 
 use codecs::Method;
@@ -30,12 +32,33 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
     let align = request.align.unwrap_or(1);
     let size = source.size().checked_next_multiple_of(align).ok_or_else(too_long)?;
     let mut target = match &request.target {
-        ConvertTarget::New(new) => make(request, new, size, files)?,
+        ConvertTarget::New(new) => {
+            let (driver, values) = checks::options(request, new, tell)?;
+            if request.bitmaps.is_some() {
+                checks::bitmaps_of(&source)?;
+            }
+            let target = make(request, new, (driver, &values), size, files)?;
+            if request.bitmaps.is_some() {
+                checks::bitmaps_in(driver.name)?;
+            }
+            target
+        }
         ConvertTarget::Existing { image, chance, .. } => {
-            target::open(image, *chance, request.profile, files)?
+            if request.bitmaps.is_some() {
+                checks::bitmaps_of(&source)?;
+            }
+            let target = target::open(image, *chance, request.profile, files)
+                .map_err(|error| ErrorRecord { disk: Some(image.file.disk.clone()), ..error })?;
+            if request.compress && target.codec().is_none() {
+                return Err(checks::no_compression());
+            }
+            target
         }
         ConvertTarget::Refused(error) => return Err(error.clone()),
     };
+    if let Some(error) = &request.refused {
+        return Err(error.clone());
+    }
     let terms = Terms {
         sparse: SparseSize::new(request.sparse),
         zero_already: match request.target {
@@ -94,12 +117,11 @@ fn too_long() -> ErrorRecord {
 fn make<F: Files<Storage: StartWrite + 'static>>(
     request: &ConvertRequest,
     new: &NewTarget,
+    (driver, values): (&Driver, &Values),
     size: u64,
     files: &mut F,
 ) -> Result<Box<dyn Writer<Storage = F::Storage>>, ErrorRecord> {
     let profile = request.profile;
-    let driver = Driver::for_target(&new.format, profile)?;
-    let values = Values::parse(driver, new.options.as_deref().unwrap_or_default(), profile)?;
     let image = NewImage {
         size,
         name: &new.name,
@@ -110,5 +132,6 @@ fn make<F: Files<Storage: StartWrite + 'static>>(
         file: &new.file,
         data_file: new.data_file.as_ref(),
     };
-    target::create(driver.target()?, &values, &image, files)
+    let made = target::create(driver.target()?, values, &image, files);
+    made.map_err(|error| checks::not_made(new, error))
 }
