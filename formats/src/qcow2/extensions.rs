@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::header::Header;
 use super::types::CryptMethod;
 use crate::access::Access;
-use crate::crypto::Decryptor;
+use crate::crypto::DiskCipher;
 use crate::luks::{self, Area, LuksInfo};
 use crate::reader::{Reader, c_string};
 use crate::{Error, ErrorKind, Storage};
@@ -84,7 +84,7 @@ pub(super) struct Encryption {
     pub(super) area: Area,
     pub(super) info: LuksInfo,
     /// Absent if the image was opened without a key, to say what it is.
-    pub(super) decryptor: Option<Decryptor>,
+    pub(super) decryptor: Option<DiskCipher>,
 }
 
 /// What the known extensions say.

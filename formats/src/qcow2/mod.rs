@@ -24,11 +24,11 @@ pub use bitmaps::Bitmap;
 pub use header::Header;
 pub use snapshots::{Snapshot, SnapshotName};
 pub use types::{ClusterBits, Compression, CryptMethod, Version};
-pub use write::{Create, Preallocation, Writer, create, open};
+pub use write::{Create, Encryption, Preallocation, Writer, create, open};
 
 use crate::access::{Access, check_encryption};
 use crate::area::Visit;
-use crate::crypto::Decryptor;
+use crate::crypto::DiskCipher;
 use crate::luks::{Area, LuksInfo};
 use crate::qcow::aes;
 use crate::reader::{Reader, c_string};
@@ -56,7 +56,7 @@ pub struct Qcow2 {
     luks: Option<LuksInfo>,
     /// Where the LUKS header is, if there is one.
     luks_area: Option<Area>,
-    decryptor: Option<Decryptor>,
+    decryptor: Option<DiskCipher>,
     walk: Walk,
 }
 
@@ -118,7 +118,7 @@ impl Qcow2 {
 
     /// What decrypts the data, if it is encrypted and the image was opened with a key. Sectors are those of the disk
     /// with [`CryptMethod::Aes`], and those of the file that they lie in with [`CryptMethod::Luks`].
-    pub(crate) fn decryptor(&self) -> Option<&Decryptor> {
+    pub(crate) fn decryptor(&self) -> Option<&DiskCipher> {
         self.decryptor.as_ref()
     }
 
@@ -217,7 +217,7 @@ fn decryptor(
     header: &Header,
     extensions: &mut Extensions,
     access: Access<'_>,
-) -> Result<Option<Decryptor>, Error> {
+) -> Result<Option<DiskCipher>, Error> {
     match (header.crypt_method(), access) {
         (CryptMethod::None, _) | (CryptMethod::Aes, Access::Metadata | Access::Check) => Ok(None),
         (CryptMethod::Aes, Access::Data(key)) => aes::decryptor(key).map(Some),

@@ -6,6 +6,7 @@
 mod bitmaps;
 mod compressed;
 mod create;
+mod encrypted;
 mod head;
 mod map;
 mod open;
@@ -16,11 +17,13 @@ mod zero;
 use alloc::vec::Vec;
 
 pub use create::{Create, Preallocation, create};
+pub use encrypted::Encryption;
 pub use open::open;
 
 use crate::write::Place;
 use crate::{Codec, Error, ErrorKind, FileIndex, StorageMut};
 use bitmaps::Tracked;
+use encrypted::Cipher;
 use head::HeaderCluster;
 use space::Space;
 
@@ -101,6 +104,8 @@ pub struct Writer<S> {
     head: Option<HeaderCluster>,
     /// Bitmaps that are in use as long as the image is written to.
     bitmaps: Vec<Tracked>,
+    /// What the data is encrypted with.
+    cipher: Option<Cipher>,
 }
 
 impl<S: StorageMut> Writer<S> {
@@ -149,7 +154,7 @@ impl<S: StorageMut> crate::write::Writer for Writer<S> {
     }
 
     fn allocate(&mut self, offset: u64, length: u64) -> Result<Place, Error> {
-        let end = self.check_range(offset, length)?;
+        let end = self.check_range(offset, length)?.min(self.request_end(offset));
         let place = self.place(offset, end, map::As::Data)?;
         self.touch(offset, offset + place.length)?;
         Ok(place)
@@ -175,6 +180,16 @@ impl<S: StorageMut> crate::write::Writer for Writer<S> {
             self.mark_written(&(offset..end))?;
         }
         Ok(())
+    }
+
+    fn encrypts(&self) -> bool {
+        self.cipher.is_some()
+    }
+
+    fn encode(&self, offset: u64, place: &Place, bytes: &mut [u8]) {
+        if let Some(cipher) = &self.cipher {
+            cipher.encrypt(offset, place, bytes);
+        }
     }
 
     fn file(&mut self, file: FileIndex) -> Option<&mut S> {
