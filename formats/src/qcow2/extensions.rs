@@ -27,7 +27,7 @@ const BACKING_FORMAT_ROOM: u32 = 16;
 /// Longest name of a data file in bytes: Linux's PATH_MAX. QEMU sets no limit but the cluster.
 const DATA_FILE_NAME_MAX: u32 = 4096;
 /// Most bitmaps: QEMU's limit.
-const BITMAPS_MAX: u32 = 65535;
+pub(super) const BITMAPS_MAX: u32 = 65535;
 /// Largest bitmap directory in bytes that QEMU takes.
 const BITMAP_DIRECTORY_MAX: u64 = 1024 * BITMAPS_MAX as u64;
 

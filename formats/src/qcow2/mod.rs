@@ -4,6 +4,7 @@
 
 mod areas;
 mod bitmaps;
+mod bits;
 mod check;
 mod entry;
 mod extensions;
@@ -19,12 +20,13 @@ mod write;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::Range;
 
 pub use bitmaps::Bitmap;
 pub use header::Header;
 pub use snapshots::{Snapshot, SnapshotName};
 pub use types::{ClusterBits, Compression, CryptMethod, Version};
-pub use write::{Create, Encryption, Preallocation, Writer, create, open};
+pub use write::{Create, Encryption, NewBitmap, Preallocation, Writer, create, open};
 
 use crate::access::{Access, check_encryption};
 use crate::area::Visit;
@@ -159,6 +161,18 @@ impl Qcow2 {
 
     pub(crate) fn bitmaps(&self) -> &[Bitmap] {
         &self.bitmaps
+    }
+
+    /// Hands the parts of the disk that the bitmap of this name has bits set for to `visit`, or says that there is none such.
+    pub(crate) fn visit_bitmap<S: Storage>(
+        &self,
+        storage: &mut S,
+        name: &[u8],
+        visit: &mut dyn FnMut(Range<u64>),
+    ) -> Result<bool, Error> {
+        let bitmap = self.bitmaps.iter().find(|bitmap| bitmap.name == name && !bitmap.shadowed);
+        let Some(bitmap) = bitmap else { return Ok(false) };
+        bits::visit(storage, &self.header, bitmap, visit).map(|()| true)
     }
 
     pub(crate) fn supports_bitmaps(&self) -> bool {

@@ -118,6 +118,7 @@ pub fn create<S: StorageMut>(
         untouched: if shape.has_backing { shape.size } else { 0 },
         head: Some(options.head(&shape)),
         bitmaps: Vec::new(),
+        directory: (0, Vec::new()),
         cipher: options.encryption.as_ref().map(Encryption::cipher).transpose()?,
     };
     // A name that does not fit is told before anything is written.

@@ -9,6 +9,7 @@ mod create;
 mod encrypted;
 mod head;
 mod map;
+mod new_bitmap;
 mod open;
 mod pages;
 mod space;
@@ -18,6 +19,7 @@ use alloc::vec::Vec;
 
 pub use create::{Create, Preallocation, create};
 pub use encrypted::Encryption;
+pub use new_bitmap::NewBitmap;
 pub use open::open;
 
 use crate::write::Place;
@@ -104,6 +106,8 @@ pub struct Writer<S> {
     head: Option<HeaderCluster>,
     /// Bitmaps that are in use as long as the image is written to.
     bitmaps: Vec<Tracked>,
+    /// The number of new bitmaps, and their directory.
+    directory: (u32, Vec<u8>),
     /// What the data is encrypted with.
     cipher: Option<Cipher>,
 }
@@ -204,6 +208,7 @@ impl<S: StorageMut> crate::write::Writer for Writer<S> {
         if let Some(data_file) = &mut self.data_file {
             data_file.flush().map_err(|error| Error::from(error).in_file(FileIndex::DATA_FILE))?;
         }
+        self.write_directory()?;
         if self.storage.len() < self.end {
             self.storage.set_length(self.end)?;
         }

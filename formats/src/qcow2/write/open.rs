@@ -97,6 +97,7 @@ impl<S: StorageMut> Writer<S> {
             untouched: shape.size,
             head: None,
             bitmaps,
+            directory: (0, Vec::new()),
             cipher: None,
         })
     }
