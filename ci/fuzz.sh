@@ -38,6 +38,8 @@ image_seed() {
     # Behind the file stand the lies of storage.rs: disk space and holes.
     printf 'aaaaaaaahhhhhhhh' | cat "$logs/image" - | seed map_qcow2 "$name"
     seed check_qcow2 "$name" <"$logs/image"
+    # Behind the file stands what is written to it, and how long that is.
+    printf 'd\0\7a\100\3b\1\1d\200\17a\0\0\17' | cat "$logs/image" - | seed write_qcow2 "$name"
     rm "$logs/image"
 }
 
@@ -56,6 +58,7 @@ image_seed backing cluster_size=512,backing_file=base,backing_fmt=raw 16k 2>/dev
 "${QEMU_IMG:-qemu-img}" bitmap --add -g 512 "$logs/image" two
 printf 'aaaaaaaahhhhhhhh' | cat "$logs/image" - | seed map_qcow2 snapshot-and-bitmap
 seed check_qcow2 snapshot-and-bitmap <"$logs/image"
+printf 'd\0\7a\100\3b\1\1d\200\17a\0\0\17' | cat "$logs/image" - | seed write_qcow2 snapshot-and-bitmap
 
 # A number in so many bytes, the highest first.
 be() {

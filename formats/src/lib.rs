@@ -23,7 +23,7 @@ mod extent;
 mod files;
 mod format;
 mod image;
-mod luks;
+pub mod luks;
 pub mod parallels;
 pub mod qcow;
 pub mod qcow2;

@@ -10,8 +10,8 @@ use cast5::Cast5;
 use cipher::array::Array;
 use cipher::consts::U16;
 use cipher::{
-    Block, BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockSizeUser, InnerIvInit, KeyInit,
-    StreamCipherCore,
+    Block, BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, BlockSizeUser,
+    InnerIvInit, KeyInit, StreamCipherCore,
 };
 use ctr::CtrCore;
 use ctr::flavors::{Ctr64BE, Ctr128BE, CtrFlavor};
@@ -93,17 +93,39 @@ impl Algorithm {
         known.then_some(Self { family, key_len })
     }
 
-    /// QEMU's name: the cipher and the bits of a key.
-    pub(crate) fn name(self) -> String {
-        let family = match self.family {
+    /// The cipher of QEMU's name ([`name`](Self::name)).
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        if name == "sm4" {
+            return Self::find(b"sm4", 16);
+        }
+        let (family, bits) = name.rsplit_once('-')?;
+        let bits: u32 = bits.parse().ok()?;
+        if bits.is_multiple_of(8) { Self::find(family.as_bytes(), bits / 8) } else { None }
+    }
+
+    /// Its name in a LUKS header.
+    pub(crate) fn family_name(self) -> &'static str {
+        match self.family {
             Family::Aes => "aes",
             Family::Cast5 => "cast5",
             Family::Serpent => "serpent",
-            // Its key has but one length, which is not said.
-            Family::Sm4 => return "sm4".into(),
+            Family::Sm4 => "sm4",
             Family::Twofish => "twofish",
-        };
-        format!("{family}-{}", self.key_len * 8)
+        }
+    }
+
+    /// Bytes of a key.
+    pub(crate) fn key_len(self) -> usize {
+        self.key_len
+    }
+
+    /// QEMU's name: the cipher and the bits of a key.
+    pub(crate) fn name(self) -> String {
+        match self.family {
+            // Its key has but one length, which is not said.
+            Family::Sm4 => "sm4".into(),
+            _ => format!("{}-{}", self.family_name(), self.key_len * 8),
+        }
     }
 
     /// The cipher that ESSIV encrypts sector numbers with, its key being a digest of `digest_len` bytes: one of the
@@ -161,6 +183,9 @@ impl Algorithm {
 pub(super) trait SectorCipher: Send + Sync {
     /// Decrypts a sector or the beginning of one, whole blocks.
     fn decrypt(&self, iv: &[u8; BLOCK_MAX], sector: &mut [u8]);
+
+    /// Encrypts a sector or the beginning of one, whole blocks.
+    fn encrypt(&self, iv: &[u8; BLOCK_MAX], sector: &mut [u8]);
 }
 
 /// A cipher with a key.
@@ -231,6 +256,10 @@ impl<C: Cipher> SectorCipher for Ecb<C> {
     fn decrypt(&self, _: &[u8; BLOCK_MAX], sector: &mut [u8]) {
         self.0.decrypt_blocks(blocks::<C>(sector));
     }
+
+    fn encrypt(&self, _: &[u8; BLOCK_MAX], sector: &mut [u8]) {
+        self.0.encrypt_blocks(blocks::<C>(sector));
+    }
 }
 
 /// Cipher block chaining.
@@ -239,6 +268,10 @@ struct Cbc<C>(C);
 impl<C: Cipher> SectorCipher for Cbc<C> {
     fn decrypt(&self, iv: &[u8; BLOCK_MAX], sector: &mut [u8]) {
         cbc::Decryptor::inner_iv_init(&self.0, &block::<C>(iv)).decrypt_blocks(blocks::<C>(sector));
+    }
+
+    fn encrypt(&self, iv: &[u8; BLOCK_MAX], sector: &mut [u8]) {
+        cbc::Encryptor::inner_iv_init(&self.0, &block::<C>(iv)).encrypt_blocks(blocks::<C>(sector));
     }
 }
 
@@ -250,6 +283,10 @@ impl<C: Cipher, F: CtrFlavor<C::BlockSize> + Send + Sync> SectorCipher for Ctr<C
         let mut counter = CtrCore::<&C, F>::inner_iv_init(&self.0, &block::<C>(iv));
         counter.apply_keystream_blocks(blocks::<C>(sector));
     }
+
+    fn encrypt(&self, iv: &[u8; BLOCK_MAX], sector: &mut [u8]) {
+        self.decrypt(iv, sector);
+    }
 }
 
 /// XEX with tweaks counted in a field of 2^128 elements (IEEE 1619), for sectors of whole blocks.
@@ -258,8 +295,9 @@ struct Xts<C> {
     tweak: C,
 }
 
-impl<C: Cipher + BlockSizeUser<BlockSize = U16>> SectorCipher for Xts<C> {
-    fn decrypt(&self, iv: &[u8; BLOCK_MAX], sector: &mut [u8]) {
+impl<C: Cipher + BlockSizeUser<BlockSize = U16>> Xts<C> {
+    /// The tweaks of all blocks of a sector.
+    fn tweaks(&self, iv: &[u8; BLOCK_MAX]) -> [u128; SECTOR / BLOCK_MAX] {
         let mut first = block::<C>(iv);
         self.tweak.encrypt_block(&mut first);
         let mut tweaks = [0; SECTOR / BLOCK_MAX];
@@ -268,10 +306,23 @@ impl<C: Cipher + BlockSizeUser<BlockSize = U16>> SectorCipher for Xts<C> {
             *tweak = next;
             next = times_x(next);
         }
-        // All blocks at once: processors and implementations work on several in parallel.
-        let blocks = blocks::<C>(sector);
+        tweaks
+    }
+}
+
+/// All blocks at once: processors and implementations work on several in parallel.
+impl<C: Cipher + BlockSizeUser<BlockSize = U16>> SectorCipher for Xts<C> {
+    fn decrypt(&self, iv: &[u8; BLOCK_MAX], sector: &mut [u8]) {
+        let (tweaks, blocks) = (self.tweaks(iv), blocks::<C>(sector));
         mask(blocks, &tweaks);
         self.data.decrypt_blocks(blocks);
+        mask(blocks, &tweaks);
+    }
+
+    fn encrypt(&self, iv: &[u8; BLOCK_MAX], sector: &mut [u8]) {
+        let (tweaks, blocks) = (self.tweaks(iv), blocks::<C>(sector));
+        mask(blocks, &tweaks);
+        self.data.encrypt_blocks(blocks);
         mask(blocks, &tweaks);
     }
 }

@@ -26,20 +26,20 @@ pub(crate) struct Scheme {
     pub(crate) iv: IvGenerator,
 }
 
-/// Decrypts sectors with one key.
-pub(crate) struct Decryptor {
+/// Decrypts and encrypts sectors with one key.
+pub(crate) struct DiskCipher {
     cipher: Box<dyn SectorCipher>,
     iv: iv::Generator,
 }
 
 /// Nothing of the key.
-impl fmt::Debug for Decryptor {
+impl fmt::Debug for DiskCipher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Decryptor")
+        f.write_str("DiskCipher")
     }
 }
 
-impl Decryptor {
+impl DiskCipher {
     /// `key` is as long as the algorithm and mode ask for.
     pub(crate) fn new(scheme: Scheme, key: &[u8]) -> Result<Self, Error> {
         let cipher = scheme.algorithm.sector_cipher(scheme.mode, key)?;
@@ -51,6 +51,13 @@ impl Decryptor {
     pub(crate) fn decrypt(&self, first_sector: u64, data: &mut [u8]) {
         for (sector, data) in (first_sector..).zip(data.chunks_mut(SECTOR)) {
             self.cipher.decrypt(&self.iv.at(sector), data);
+        }
+    }
+
+    /// Encrypts sectors in place; see [`decrypt`](Self::decrypt).
+    pub(crate) fn encrypt(&self, first_sector: u64, data: &mut [u8]) {
+        for (sector, data) in (first_sector..).zip(data.chunks_mut(SECTOR)) {
+            self.cipher.encrypt(&self.iv.at(sector), data);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What `info` says of an image beside what its data needs.
 
+use core::ops::Range;
+
 use super::{Driver, Image};
 use crate::luks::LuksInfo;
 use crate::qcow2::{Qcow2, Snapshot};
@@ -46,6 +48,15 @@ impl<S: Storage> Image<S> {
         match &self.driver {
             Driver::Qcow2(qcow2) => Qcow2::visit_snapshots(qcow2, &mut self.storage, visit),
             _ => Ok(()),
+        }
+    }
+
+    /// Hands the parts of the disk, in bytes, ascending and apart from each other, that the persistent bitmap of this name has bits set
+    /// for to `visit`; `false` if there is none such. A bitmap that was not saved properly is `corrupt`.
+    pub fn visit_bitmap(&mut self, name: &[u8], visit: &mut dyn FnMut(Range<u64>)) -> Result<bool, Error> {
+        match &self.driver {
+            Driver::Qcow2(qcow2) => qcow2.visit_bitmap(&mut self.storage, name, visit),
+            _ => Ok(false),
         }
     }
 }

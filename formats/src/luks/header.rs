@@ -11,18 +11,18 @@ use crate::crypto::{Algorithm, Hash, IvGenerator, Mode, SECTOR, Scheme};
 use crate::reader::Reader;
 use crate::{Error, ErrorKind, Storage};
 
-const MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
-const VERSION: u16 = 1;
+pub(super) const MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
+pub(super) const VERSION: u16 = 1;
 /// Sectors of the header, rounded up to a page: nothing else begins before their end.
-const HEADER_SECTORS: u32 = 8;
+pub(super) const HEADER_SECTORS: u32 = 8;
 /// `LUKS_NUMKEYS`.
 const KEY_SLOTS: usize = 8;
 /// `LUKS_STRIPES`.
 pub(super) const STRIPES: u32 = 4000;
 /// `LUKS_KEY_DISABLED`.
-const KEY_DISABLED: u32 = 0x0000_dead;
+pub(super) const KEY_DISABLED: u32 = 0x0000_dead;
 /// `LUKS_KEY_ENABLED`.
-const KEY_ENABLED: u32 = 0x00ac_71f3;
+pub(super) const KEY_ENABLED: u32 = 0x00ac_71f3;
 /// Longest file that QEMU reads from, in bytes: 2^63 - 1 rounded down to 1 GiB.
 const FILE_MAX: u64 = (i64::MAX as u64) & !((1 << 30) - 1);
 
@@ -30,29 +30,29 @@ const FILE_MAX: u64 = (i64::MAX as u64) & !((1 << 30) - 1);
 #[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct KeySlot {
-    active: U32,
-    iterations: U32,
-    salt: [u8; 32],
-    key_material_offset: U32,
-    stripes: U32,
+    pub(super) active: U32,
+    pub(super) iterations: U32,
+    pub(super) salt: [u8; 32],
+    pub(super) key_material_offset: U32,
+    pub(super) stripes: U32,
 }
 
 /// The fields as they lie in the file.
 #[derive(Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Fields {
-    magic: [u8; 6],
-    version: U16,
-    cipher_name: [u8; 32],
-    cipher_mode: [u8; 32],
-    hash_spec: [u8; 32],
-    payload_offset: U32,
-    key_bytes: U32,
-    mk_digest: [u8; 20],
-    mk_digest_salt: [u8; 32],
-    mk_digest_iterations: U32,
-    uuid: [u8; 40],
-    key_slots: [KeySlot; KEY_SLOTS],
+pub(super) struct Fields {
+    pub(super) magic: [u8; 6],
+    pub(super) version: U16,
+    pub(super) cipher_name: [u8; 32],
+    pub(super) cipher_mode: [u8; 32],
+    pub(super) hash_spec: [u8; 32],
+    pub(super) payload_offset: U32,
+    pub(super) key_bytes: U32,
+    pub(super) mk_digest: [u8; 20],
+    pub(super) mk_digest_salt: [u8; 32],
+    pub(super) mk_digest_iterations: U32,
+    pub(super) uuid: [u8; 40],
+    pub(super) key_slots: [KeySlot; KEY_SLOTS],
 }
 
 /// Where a file has a header and its key material.
@@ -193,7 +193,7 @@ impl Fields {
     }
 
     /// Sectors that are set aside for the key material of a slot: whole pages.
-    fn key_material_sectors(&self) -> u64 {
+    pub(super) fn key_material_sectors(&self) -> u64 {
         (u64::from(self.key_bytes.get()) * u64::from(STRIPES))
             .div_ceil(SECTOR as u64)
             .next_multiple_of(HEADER_SECTORS.into())
@@ -233,7 +233,7 @@ impl Fields {
     }
 
     /// What `cipher-name`, `cipher-mode` (`MODE-IVGEN` or `MODE-IVGEN:HASH`) and `hash-spec` stand for.
-    fn ciphers(&self) -> Result<(Scheme, Hash), Error> {
+    pub(super) fn ciphers(&self) -> Result<(Scheme, Hash), Error> {
         let hash_named = |field, name: &[u8]| {
             Hash::from_name(name).ok_or_else(|| {
                 unsupported(field, format!("Hash algorithm '{}' not supported", name.escape_ascii()))

@@ -1,15 +1,19 @@
 //! LUKS, version 1. Field names are those of the LUKS1 on-disk format specification; checks come in `qemu-img`'s order
 //! and in its words.
 
+mod create;
 mod header;
 mod info;
 mod unlock;
+mod write;
 
+pub use create::{Encryption, NewHeader};
 pub(crate) use header::{Area, Header, probe};
 pub use info::{LuksInfo, SlotInfo};
+pub use write::{Target, create, open};
 
 use crate::access::Access;
-use crate::crypto::{Decryptor, SECTOR};
+use crate::crypto::{DiskCipher, SECTOR};
 use crate::{Error, ErrorKind, Extent, ExtentKind, Storage};
 
 /// An open LUKS image.
@@ -17,7 +21,7 @@ use crate::{Error, ErrorKind, Extent, ExtentKind, Storage};
 pub(crate) struct Luks {
     virtual_size: u64,
     info: LuksInfo,
-    decryptor: Option<Decryptor>,
+    decryptor: Option<DiskCipher>,
 }
 
 impl Luks {
@@ -57,7 +61,7 @@ impl Luks {
     }
 
     /// What decrypts the sectors of the disk by their numbers there, if the image was opened with a key.
-    pub(crate) fn decryptor(&self) -> Option<&Decryptor> {
+    pub(crate) fn decryptor(&self) -> Option<&DiskCipher> {
         self.decryptor.as_ref()
     }
 }

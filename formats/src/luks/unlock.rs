@@ -5,7 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::header::{Header, KeySlot, STRIPES};
-use crate::crypto::{Decryptor, Hash, Mode};
+use crate::crypto::{DiskCipher, Hash, Mode};
 use crate::{Error, ErrorKind, Storage};
 
 /// Most iterations of PBKDF2 to unlock an image. Eight slots made by `qemu-img` in its usual two seconds each, on a
@@ -27,11 +27,11 @@ impl Budget {
 
 impl Header {
     /// What decrypts the data, if the password is that of a key slot.
-    pub(crate) fn unlock<S: Storage>(&self, storage: &mut S, password: &[u8]) -> Result<Decryptor, Error> {
+    pub(crate) fn unlock<S: Storage>(&self, storage: &mut S, password: &[u8]) -> Result<DiskCipher, Error> {
         let mut budget = Budget(ITERATIONS_MAX);
         for (index, slot) in self.active_slots() {
             if let Some(key) = self.master_key(storage, password, index, slot, &mut budget)? {
-                return Decryptor::new(self.scheme, &key);
+                return DiskCipher::new(self.scheme, &key);
             }
         }
         Err(Error::new(ErrorKind::Key, "key-secret", "Invalid password, cannot unlock any keyslot"))
@@ -64,12 +64,12 @@ impl Header {
 
         let mut slot_key = vec![0; key_len];
         // The cipher may not exist in this mode: that is known before all the work.
-        Decryptor::new(self.scheme, &slot_key)?;
+        DiskCipher::new(self.scheme, &slot_key)?;
         self.hash.pbkdf2(password, salt, iterations, &mut slot_key);
         let mut material = vec![0; key_len * STRIPES as usize];
         let start = self.area.at(slot.key_material_offset(), material.len() as u64)?;
         storage.read_at(start, &mut material)?;
-        Decryptor::new(self.scheme, &slot_key)?.decrypt(0, &mut material);
+        DiskCipher::new(self.scheme, &slot_key)?.decrypt(0, &mut material);
 
         let key = merge(self.hash, &material, key_len);
         let mut found = [0; 20];
@@ -92,6 +92,22 @@ fn merge(hash: Hash, material: &[u8], length: usize) -> Vec<u8> {
         }
     }
     key
+}
+
+/// Splits a key anti-forensically: all stripes but the last, which this changes, are random.
+pub(super) fn split(hash: Hash, key: &[u8], material: &mut [u8]) {
+    let Some(start) = material.len().checked_sub(key.len()) else { return };
+    let (random, last) = material.split_at_mut(start);
+    let mut block = vec![0; key.len()];
+    for stripe in random.chunks_exact(key.len().max(1)) {
+        for (byte, with) in block.iter_mut().zip(stripe) {
+            *byte ^= with;
+        }
+        diffuse(hash, &mut block);
+    }
+    for ((byte, with), key) in last.iter_mut().zip(block).zip(key) {
+        *byte = with ^ key;
+    }
 }
 
 /// Replaces each piece of a block, as long as a digest, with the digest of its number and itself.

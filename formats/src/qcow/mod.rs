@@ -15,7 +15,7 @@ pub use create::{Create, create};
 pub use write::{Target, open};
 
 use crate::access::{Access, check_encryption};
-use crate::crypto::Decryptor;
+use crate::crypto::DiskCipher;
 use crate::reader::{Reader, c_string};
 use crate::run::Place;
 use crate::two_level::{Geometry, Scheme, TwoLevel};
@@ -65,7 +65,7 @@ pub(crate) fn probe(head: &[u8]) -> bool {
 pub(crate) struct Qcow {
     virtual_size: u64,
     encrypted: bool,
-    decryptor: Option<Decryptor>,
+    decryptor: Option<DiskCipher>,
     backing: Option<BackingFile>,
     geometry: Geometry,
     walk: TwoLevel<Clusters>,
@@ -136,7 +136,7 @@ impl Qcow {
     }
 
     /// What decrypts the sectors of the disk by their numbers there, if the image was opened with a key.
-    pub(crate) fn decryptor(&self) -> Option<&Decryptor> {
+    pub(crate) fn decryptor(&self) -> Option<&DiskCipher> {
         self.decryptor.as_ref()
     }
 

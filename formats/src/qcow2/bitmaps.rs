@@ -18,13 +18,13 @@ const DIRECTORY_MAX: u64 = 1 << 20;
 /// Largest bitmap table in entries: QEMU's limit.
 const TABLE_SIZE_MAX: u32 = 0x800_0000;
 /// Largest bitmap in bytes of the file: QEMU's limit.
-const BITMAP_LEN_MAX: u64 = 0x2000_0000;
+pub(super) const BITMAP_LEN_MAX: u64 = 0x2000_0000;
 /// Granularity, as a power of two. Section "Bitmap directory": the values that QEMU supports.
-const GRANULARITY_BITS: core::ops::RangeInclusive<u8> = 9..=31;
+pub(super) const GRANULARITY_BITS: core::ops::RangeInclusive<u8> = 9..=31;
 /// Longest name in bytes. QEMU's limit.
-const NAME_MAX: u16 = 1023;
+pub(super) const NAME_MAX: u16 = 1023;
 /// Type of a dirty tracking bitmap, the only one.
-const DIRTY_TRACKING: u8 = 1;
+pub(super) const DIRTY_TRACKING: u8 = 1;
 pub(super) const FLAG_IN_USE: u32 = 1;
 pub(super) const FLAG_AUTO: u32 = 1 << 1;
 

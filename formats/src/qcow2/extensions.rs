@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::header::Header;
 use super::types::CryptMethod;
 use crate::access::Access;
-use crate::crypto::Decryptor;
+use crate::crypto::DiskCipher;
 use crate::luks::{self, Area, LuksInfo};
 use crate::reader::{Reader, c_string};
 use crate::{Error, ErrorKind, Storage};
@@ -27,7 +27,7 @@ const BACKING_FORMAT_ROOM: u32 = 16;
 /// Longest name of a data file in bytes: Linux's PATH_MAX. QEMU sets no limit but the cluster.
 const DATA_FILE_NAME_MAX: u32 = 4096;
 /// Most bitmaps: QEMU's limit.
-const BITMAPS_MAX: u32 = 65535;
+pub(super) const BITMAPS_MAX: u32 = 65535;
 /// Largest bitmap directory in bytes that QEMU takes.
 const BITMAP_DIRECTORY_MAX: u64 = 1024 * BITMAPS_MAX as u64;
 
@@ -84,7 +84,7 @@ pub(super) struct Encryption {
     pub(super) area: Area,
     pub(super) info: LuksInfo,
     /// Absent if the image was opened without a key, to say what it is.
-    pub(super) decryptor: Option<Decryptor>,
+    pub(super) decryptor: Option<DiskCipher>,
 }
 
 /// What the known extensions say.

@@ -4,6 +4,7 @@
 
 mod areas;
 mod bitmaps;
+mod bits;
 mod check;
 mod entry;
 mod extensions;
@@ -19,16 +20,17 @@ mod write;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::Range;
 
 pub use bitmaps::Bitmap;
 pub use header::Header;
 pub use snapshots::{Snapshot, SnapshotName};
 pub use types::{ClusterBits, Compression, CryptMethod, Version};
-pub use write::{Create, Preallocation, Writer, create, open};
+pub use write::{Create, Encryption, NewBitmap, Preallocation, Writer, create, open};
 
 use crate::access::{Access, check_encryption};
 use crate::area::Visit;
-use crate::crypto::Decryptor;
+use crate::crypto::DiskCipher;
 use crate::luks::{Area, LuksInfo};
 use crate::qcow::aes;
 use crate::reader::{Reader, c_string};
@@ -56,7 +58,7 @@ pub struct Qcow2 {
     luks: Option<LuksInfo>,
     /// Where the LUKS header is, if there is one.
     luks_area: Option<Area>,
-    decryptor: Option<Decryptor>,
+    decryptor: Option<DiskCipher>,
     walk: Walk,
 }
 
@@ -118,7 +120,7 @@ impl Qcow2 {
 
     /// What decrypts the data, if it is encrypted and the image was opened with a key. Sectors are those of the disk
     /// with [`CryptMethod::Aes`], and those of the file that they lie in with [`CryptMethod::Luks`].
-    pub(crate) fn decryptor(&self) -> Option<&Decryptor> {
+    pub(crate) fn decryptor(&self) -> Option<&DiskCipher> {
         self.decryptor.as_ref()
     }
 
@@ -159,6 +161,18 @@ impl Qcow2 {
 
     pub(crate) fn bitmaps(&self) -> &[Bitmap] {
         &self.bitmaps
+    }
+
+    /// Hands the parts of the disk that the bitmap of this name has bits set for to `visit`, or says that there is none such.
+    pub(crate) fn visit_bitmap<S: Storage>(
+        &self,
+        storage: &mut S,
+        name: &[u8],
+        visit: &mut dyn FnMut(Range<u64>),
+    ) -> Result<bool, Error> {
+        let bitmap = self.bitmaps.iter().find(|bitmap| bitmap.name == name && !bitmap.shadowed);
+        let Some(bitmap) = bitmap else { return Ok(false) };
+        bits::visit(storage, &self.header, bitmap, visit).map(|()| true)
     }
 
     pub(crate) fn supports_bitmaps(&self) -> bool {
@@ -217,7 +231,7 @@ fn decryptor(
     header: &Header,
     extensions: &mut Extensions,
     access: Access<'_>,
-) -> Result<Option<Decryptor>, Error> {
+) -> Result<Option<DiskCipher>, Error> {
     match (header.crypt_method(), access) {
         (CryptMethod::None, _) | (CryptMethod::Aes, Access::Metadata | Access::Check) => Ok(None),
         (CryptMethod::Aes, Access::Data(key)) => aes::decryptor(key).map(Some),

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::super::bitmaps::{Entry, FLAG_AUTO, FLAG_IN_USE};
+use super::super::bits::{ALL_ONES, OFFSET_MASK};
 use super::Writer;
 use super::pages::Kind;
 use crate::reader::Reader;
@@ -12,10 +13,6 @@ use crate::{Error, StorageMut};
 
 /// File offset of the flags in an entry of the directory, in bytes.
 const FLAGS: u64 = 12;
-/// Bits 9 to 55 of an entry of a bitmap table: file offset of a cluster of bits.
-const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
-/// Bit 0 of one that has no cluster: all bits are set.
-const ALL_ONES: u64 = 1;
 
 /// A bitmap that was in order when the image was opened. As long as it is written to it is marked as being in use.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +116,7 @@ impl<S: StorageMut> Writer<S> {
 }
 
 /// Sets up to `count` bits from bit number `first`, below 8, of these bytes on, and says how many there were.
-fn set(bytes: &mut [u8], first: u64, count: u64) -> u64 {
+pub(super) fn set(bytes: &mut [u8], first: u64, count: u64) -> u64 {
     let count = count.min(bytes.len() as u64 * 8 - first.min(8));
     for bit in first..first + count {
         if let Some(byte) = usize::try_from(bit / 8).ok().and_then(|at| bytes.get_mut(at)) {

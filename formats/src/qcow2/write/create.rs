@@ -10,6 +10,7 @@ use super::super::header::{
     INCOMPATIBLE_DATA_FILE, INCOMPATIBLE_EXTENDED_L2, L1_TABLE_MAX, MAGIC, SUBCLUSTERS, TABLE_ENTRY_LEN,
 };
 use super::super::types::{CLUSTER_BITS_MIN, ClusterBits, Compression, Version};
+use super::encrypted::Encryption;
 use super::head::HeaderCluster;
 use super::map::As;
 use super::pages::{Kind, Pages};
@@ -57,6 +58,8 @@ pub struct Create {
     pub data_file_raw: bool,
     /// What is set aside.
     pub preallocation: Preallocation,
+    /// How the data is encrypted.
+    pub encryption: Option<Encryption>,
 }
 
 impl Create {
@@ -74,6 +77,7 @@ impl Create {
             data_file: None,
             data_file_raw: false,
             preallocation: Preallocation::Off,
+            encryption: None,
         })
     }
 }
@@ -114,11 +118,16 @@ pub fn create<S: StorageMut>(
         untouched: if shape.has_backing { shape.size } else { 0 },
         head: Some(options.head(&shape)),
         bitmaps: Vec::new(),
+        directory: (0, Vec::new()),
+        cipher: options.encryption.as_ref().map(Encryption::cipher).transpose()?,
     };
     // A name that does not fit is told before anything is written.
     writer.head.as_ref().map_or(Ok(()), |head| head.bytes(shape.cluster()).map(|_| ()))?;
     writer.make_l1()?;
     writer.preallocate(options)?;
+    if let Some(Encryption::Luks(header)) = &options.encryption {
+        writer.put_luks(header)?;
+    }
     writer.shape.slice = shape.slice;
     Ok(writer)
 }
@@ -173,7 +182,7 @@ impl Create {
         };
         let entry_len = if self.extended_l2 { 16 } else { 8 };
         let codec = match self.compression {
-            _ if self.data_file.is_some() => None,
+            _ if self.data_file.is_some() || self.encryption.is_some() => None,
             Compression::Zlib => Some(Codec::Deflate),
             Compression::Zstd => Some(Codec::Zstd),
         };
@@ -200,6 +209,7 @@ impl Create {
         fields.version = U32::new(if self.version == Version::V2 { 2 } else { 3 });
         fields.cluster_bits = U32::new(shape.cluster_bits);
         fields.size = U64::new(shape.size);
+        fields.crypt_method = U32::new(self.encryption.as_ref().map_or(0, Encryption::method));
         fields.incompatible_features = U64::new(
             feature(shape.data_file, INCOMPATIBLE_DATA_FILE)
                 | feature(zstd, INCOMPATIBLE_COMPRESSION)

@@ -6,8 +6,10 @@
 mod bitmaps;
 mod compressed;
 mod create;
+mod encrypted;
 mod head;
 mod map;
+mod new_bitmap;
 mod open;
 mod pages;
 mod space;
@@ -16,11 +18,14 @@ mod zero;
 use alloc::vec::Vec;
 
 pub use create::{Create, Preallocation, create};
+pub use encrypted::Encryption;
+pub use new_bitmap::NewBitmap;
 pub use open::open;
 
 use crate::write::Place;
 use crate::{Codec, Error, ErrorKind, FileIndex, StorageMut};
 use bitmaps::Tracked;
+use encrypted::Cipher;
 use head::HeaderCluster;
 use space::Space;
 
@@ -101,6 +106,10 @@ pub struct Writer<S> {
     head: Option<HeaderCluster>,
     /// Bitmaps that are in use as long as the image is written to.
     bitmaps: Vec<Tracked>,
+    /// The number of new bitmaps, and their directory.
+    directory: (u32, Vec<u8>),
+    /// What the data is encrypted with.
+    cipher: Option<Cipher>,
 }
 
 impl<S: StorageMut> Writer<S> {
@@ -149,7 +158,7 @@ impl<S: StorageMut> crate::write::Writer for Writer<S> {
     }
 
     fn allocate(&mut self, offset: u64, length: u64) -> Result<Place, Error> {
-        let end = self.check_range(offset, length)?;
+        let end = self.check_range(offset, length)?.min(self.request_end(offset));
         let place = self.place(offset, end, map::As::Data)?;
         self.touch(offset, offset + place.length)?;
         Ok(place)
@@ -177,6 +186,16 @@ impl<S: StorageMut> crate::write::Writer for Writer<S> {
         Ok(())
     }
 
+    fn encrypts(&self) -> bool {
+        self.cipher.is_some()
+    }
+
+    fn encode(&self, offset: u64, place: &Place, bytes: &mut [u8]) {
+        if let Some(cipher) = &self.cipher {
+            cipher.encrypt(offset, place, bytes);
+        }
+    }
+
     fn file(&mut self, file: FileIndex) -> Option<&mut S> {
         match file {
             FileIndex::OWN => Some(&mut self.storage),
@@ -189,6 +208,7 @@ impl<S: StorageMut> crate::write::Writer for Writer<S> {
         if let Some(data_file) = &mut self.data_file {
             data_file.flush().map_err(|error| Error::from(error).in_file(FileIndex::DATA_FILE))?;
         }
+        self.write_directory()?;
         if self.storage.len() < self.end {
             self.storage.set_length(self.end)?;
         }

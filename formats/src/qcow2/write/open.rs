@@ -8,6 +8,7 @@ use super::super::header::TABLE_ENTRY_LEN;
 use super::super::l1::{L1, TablePlace};
 use super::super::types::{Compression, Version};
 use super::bitmaps::Tracked;
+use super::encrypted::Cipher;
 use super::pages::Pages;
 use super::space::{Geometry, Space};
 use super::{Shape, Writer};
@@ -51,7 +52,9 @@ pub fn open<S: StorageMut>(mut storage: S, data_file: Option<S>, key: Key<'_>) -
         storage.write_at(offset, &features.to_be_bytes())?;
         storage.flush()?;
     }
-    Writer::opened(storage, data_file, &image, reserved)
+    let cipher = image.decryptor.take().map(|cipher| Cipher::new(image.header.crypt_method(), cipher));
+    let writer = Writer::opened(storage, data_file, &image, reserved)?;
+    Ok(Writer { cipher, ..writer })
 }
 
 impl<S: StorageMut> Writer<S> {
@@ -94,6 +97,8 @@ impl<S: StorageMut> Writer<S> {
             untouched: shape.size,
             head: None,
             bitmaps,
+            directory: (0, Vec::new()),
+            cipher: None,
         })
     }
 }

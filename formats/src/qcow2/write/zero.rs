@@ -6,18 +6,19 @@ use super::super::entry::{COMPRESSED, COPIED, OFFSET_MASK, ZERO};
 use super::Writer;
 use super::map::As;
 use super::pages::Kind;
+use crate::files::not_attached;
+use crate::write::Place;
 use crate::{Error, ErrorKind, FileIndex, StorageMut};
 
 /// Bits of an extended L2 entry for subclusters that read as zeros.
 const ALL_ZERO: u64 = 0xffff_ffff << 32;
-/// Zeros that are written at once, in bytes.
-const CHUNK: u64 = 64 << 10;
 
 impl<S: StorageMut> Writer<S> {
     /// Makes the disk from `start` up to `end` read as zeros.
     pub(super) fn make_zero(&mut self, start: u64, end: u64) -> Result<(), Error> {
         if self.shape.data_file_raw {
-            self.write_zeros(FileIndex::DATA_FILE, start, end - start)?;
+            let place = Place { file: FileIndex::DATA_FILE, offset: start, length: end - start };
+            self.write_zeros(start, &place)?;
         }
         let coverage_bits = self.shape.cluster_bits + self.shape.l2_bits();
         let mut at = start;
@@ -68,7 +69,7 @@ impl<S: StorageMut> Writer<S> {
         }
         if !self.shape.has_zero_clusters && self.shape.has_backing {
             let place = self.place(at, end, As::Data)?;
-            return self.write_zeros(place.file, place.offset, place.length);
+            return self.write_zeros(at, &place);
         }
         let (new, bits) = match (self.shape.is_extended(), whole) {
             (false, _) => (if self.shape.has_zero_clusters { ZERO } else { 0 }, 0),
@@ -94,20 +95,19 @@ impl<S: StorageMut> Writer<S> {
         if new != old { self.free_old(old) } else { Ok(()) }
     }
 
-    /// Writes zeros to a file.
-    fn write_zeros(&mut self, file: FileIndex, offset: u64, length: u64) -> Result<(), Error> {
-        let zeros = vec![0; usize::try_from(CHUNK.min(length)).unwrap_or(0)];
-        let storage = match file {
+    /// Writes zeros, or what they are encrypted, for the disk from `offset` on to where they are stored.
+    fn write_zeros(&mut self, offset: u64, place: &Place) -> Result<(), Error> {
+        let storage = match place.file {
             FileIndex::OWN => &mut self.storage,
-            _ => self.data_file.as_mut().ok_or_else(|| crate::files::not_attached(file))?,
+            file => self.data_file.as_mut().ok_or_else(|| not_attached(file))?,
         };
-        let mut done = 0;
-        while done < length {
-            let now = usize::try_from(CHUNK.min(length - done)).unwrap_or(0);
-            let written = storage.write_at(offset + done, zeros.get(..now).unwrap_or(&zeros));
-            written.map_err(|error| Error::from(error).in_file(file))?;
-            done += now as u64;
-        }
+        let Some(cipher) = &self.cipher else {
+            let written = storage.write_zeros(place.offset, place.length);
+            return written.map_err(|error| Error::from(error).in_file(place.file));
+        };
+        let mut bytes = vec![0; usize::try_from(place.length).unwrap_or(0)];
+        cipher.encrypt(offset, place, &mut bytes);
+        storage.write_at(place.offset, &bytes)?;
         Ok(())
     }
 }
