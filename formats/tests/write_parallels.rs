@@ -75,6 +75,21 @@ fn any_order_will_do() {
     }
 }
 
+/// `qemu-img` reads what was written, and what it writes itself it does not.
+#[test]
+fn clusters_that_are_no_power_of_two_hold_what_was_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("image.hds");
+    // What `qemu-img` finds to be zeros are pages of 4 KiB.
+    let disk = Disk::random(MIB, 3 * 4096, &mut Random(28));
+    let create = Create { size: MIB, cluster_size: 1536 };
+    disk.write(&mut parallels::create(new_file(&path), &create).unwrap());
+    assert_holds(&path, "parallels", &disk.bytes);
+    let theirs = converted(directory.path(), "theirs.hds", "parallels", "cluster_size=1536", &disk);
+    let lengths = [&path, &theirs].map(|path| std::fs::metadata(path).unwrap().len());
+    assert!(lengths[1] < lengths[0] && lengths[0] < lengths[1] + 1536, "{lengths:?}");
+}
+
 #[test]
 fn an_image_that_was_not_closed_is_not_written_to() {
     let mut writer = parallels::create(Vec::new(), &Create { size: MIB, cluster_size: 4096 }).unwrap();

@@ -2,9 +2,10 @@
 
 use alloc::vec::Vec;
 
+use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
-use super::{Fields, Parallels, invalid, limit};
+use super::{Fields, Parallels, SECTOR, invalid, limit};
 use crate::reader::Reader;
 use crate::table_mut::TableMut;
 use crate::write::{Blocks, Place, Writer, blocks_of, fill};
@@ -60,7 +61,8 @@ impl<S: StorageMut> Target<S> {
         if start > storage.len() || virtual_size.div_ceil(cluster_len) > entries {
             return Err(invalid("bat_entries", "Catalog is shorter than the disk, or than the file says"));
         }
-        let next = storage.len().checked_next_multiple_of(cluster_len).ok_or_else(too_long)?;
+        let next = storage.len().max(masked(start, cluster_len)).checked_next_multiple_of(cluster_len);
+        let next = next.ok_or_else(too_long)?;
         Ok(Self {
             storage,
             virtual_size,
@@ -73,6 +75,28 @@ impl<S: StorageMut> Target<S> {
             written: 0,
         })
     }
+}
+
+impl<S: StorageMut> Target<S> {
+    /// Says in the header that the data begins where QEMU takes it to begin, if it says less: as QEMU does when it writes.
+    fn correct_data_off(&mut self) -> Result<(), Error> {
+        let mut fields: Fields = Reader::new(&mut self.storage).record()?;
+        let sectors = masked(self.start, self.cluster_len) / SECTOR;
+        if let (1.., Ok(sectors)) = (fields.data_off.get(), u32::try_from(sectors))
+            && fields.data_off.get() < sectors
+        {
+            fields.data_off.set(sectors);
+            self.storage.write_at(0, fields.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// Where QEMU, which rounds up as if every cluster were a power of two, takes the data to begin: what lies before that its
+/// check calls corrupt.
+fn masked(bat_end: u64, cluster_len: u64) -> u64 {
+    let but_a_sector = cluster_len.saturating_sub(SECTOR);
+    bat_end.next_multiple_of(SECTOR).saturating_add(but_a_sector) & !but_a_sector
 }
 
 fn too_long() -> Error {
@@ -167,6 +191,7 @@ impl<S: StorageMut> Writer for Target<S> {
             }
             self.storage.flush()?;
             self.bat.write_back(&mut self.storage)?;
+            self.correct_data_off()?;
             self.grown = false;
         }
         Ok(self.storage.flush()?)
