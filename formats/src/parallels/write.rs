@@ -8,7 +8,7 @@ use zerocopy::little_endian::U32;
 use super::{Fields, Parallels, SECTOR, invalid, limit};
 use crate::reader::Reader;
 use crate::table_mut::TableMut;
-use crate::write::{Blocks, Place, Writer, blocks_of, fill};
+use crate::write::{Blocks, Place, Writer, blocks_of};
 use crate::{Error, ErrorKind, FileIndex, StorageMut};
 
 /// A Parallels image that is open for writing.
@@ -137,7 +137,7 @@ impl<S: StorageMut> Blocks for Target<S> {
     }
 
     fn clear(&mut self, offset: u64, length: u64) -> Result<(), Error> {
-        Ok(fill(&mut self.storage, offset, length, 0)?)
+        Ok(self.storage.write_zeros(offset, length)?)
     }
 }
 

@@ -10,7 +10,7 @@ use super::regions::{Regions, Span};
 use super::walk::{FULLY_PRESENT, OFFSET, PARTIALLY_PRESENT, STATE};
 use super::{MIB, Vhdx, corrupt};
 use crate::table_mut::TableMut;
-use crate::write::{Blocks, Place, Writer, blocks_of, fill};
+use crate::write::{Blocks, Place, Writer, blocks_of};
 use crate::{Access, Error, ErrorKind, FileIndex, StorageMut};
 
 /// A VHDX image that is open for writing. Its log is empty and stays so: the BAT is written behind the data.
@@ -120,7 +120,7 @@ impl<S: StorageMut> Blocks for Target<S> {
 
     fn clear(&mut self, offset: u64, length: u64) -> Result<(), Error> {
         self.begin()?;
-        Ok(fill(&mut self.storage, offset, length, 0)?)
+        Ok(self.storage.write_zeros(offset, length)?)
     }
 }
 

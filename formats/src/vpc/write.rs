@@ -11,7 +11,7 @@ use super::header::DynamicHeader;
 use super::walk::{UNUSED, check_place};
 use super::{SECTOR, Vpc, invalid};
 use crate::table_mut::TableMut;
-use crate::write::{Blocks, Place, Writer, blocks_of, fill};
+use crate::write::{Blocks, Place, Writer, blocks_of};
 use crate::{Access, Error, ErrorKind, FileIndex, StorageMut};
 
 /// A VHD image that is open for writing.
@@ -148,7 +148,7 @@ impl<S: StorageMut> Blocks for Stored<'_, S> {
     }
 
     fn clear(&mut self, offset: u64, length: u64) -> Result<(), Error> {
-        Ok(fill(self.storage, offset, length, 0)?)
+        Ok(self.storage.write_zeros(offset, length)?)
     }
 }
 
@@ -186,7 +186,7 @@ impl<S: StorageMut> Writer for Target<S> {
         let length = length.min(self.written.saturating_sub(offset));
         match &mut self.map {
             Some(map) => Stored { storage: &mut self.storage, map }.clear_stored(offset, length, unit),
-            None => Ok(fill(&mut self.storage, offset, length, 0)?),
+            None => Ok(self.storage.write_zeros(offset, length)?),
         }
     }
 
