@@ -8,7 +8,7 @@ use zerocopy::little_endian::U32;
 use super::{Fields, Parallels, SECTOR, invalid, limit};
 use crate::reader::Reader;
 use crate::table_mut::TableMut;
-use crate::write::{Blocks, Place, Writer, blocks_of};
+use crate::write::{Blocks, Place, Writer, blocks_of, clear_old};
 use crate::{Error, ErrorKind, FileIndex, StorageMut};
 
 /// A Parallels image that is open for writing.
@@ -131,6 +131,7 @@ impl<S: StorageMut> Blocks for Target<S> {
         let entry = u32::try_from(place / self.entry_unit).map_err(|_| too_long())?;
         let end = place.checked_add(self.cluster_len).filter(|&end| end <= i64::MAX as u64);
         let end = end.ok_or_else(too_long)?;
+        clear_old(&mut self.storage, place, self.cluster_len)?;
         self.bat.set(&mut self.storage, cluster, entry.into())?;
         (self.next, self.grown) = (end, true);
         Ok(place)
@@ -148,36 +149,24 @@ impl<S: StorageMut> Writer for Target<S> {
         self.virtual_size
     }
 
-    /// The largest part of a cluster that is a power of two and divides it.
     fn unit(&self) -> u64 {
-        1 << self.cluster_len.trailing_zeros()
+        SECTOR
     }
 
     fn allocate(&mut self, offset: u64, length: u64) -> Result<Place, Error> {
-        blocks_of(offset, length, self.unit(), self.virtual_size)?;
-        let (cluster, within) = (offset / self.cluster_len, offset % self.cluster_len);
-        let run = self.take_run(cluster, (within + length).div_ceil(self.cluster_len))?;
-        let length = length.min(run.blocks * self.cluster_len - within);
-        self.written = self.written.max(offset + length);
-        Ok(Place { file: FileIndex::OWN, offset: run.offset + within, length })
+        blocks_of(offset, length, SECTOR, self.virtual_size)?;
+        let place = self.allocate_in_blocks(offset, length)?;
+        self.written = self.written.max(offset + place.length);
+        Ok(place)
     }
 
     fn allocate_compressed(&mut self, _offset: u64, _stream: &mut Vec<u8>) -> Result<Option<Place>, Error> {
         Ok(None)
     }
 
-    fn zero(&mut self, mut offset: u64, length: u64) -> Result<(), Error> {
-        blocks_of(offset, length, self.unit(), self.virtual_size)?;
-        let end = (offset + length).min(self.written);
-        while offset < end {
-            let (cluster, within) = (offset / self.cluster_len, offset % self.cluster_len);
-            let part = (self.cluster_len - within).min(end - offset);
-            if let Some(place) = self.place(cluster)? {
-                self.clear(place + within, part)?;
-            }
-            offset += part;
-        }
-        Ok(())
+    fn zero(&mut self, offset: u64, length: u64) -> Result<(), Error> {
+        blocks_of(offset, length, SECTOR, self.virtual_size)?;
+        self.clear_stored(offset, length.min(self.written.saturating_sub(offset)), self.cluster_len)
     }
 
     fn file(&mut self, file: FileIndex) -> Option<&mut S> {
