@@ -172,7 +172,9 @@ done
 "${QEMU_IMG:-qemu-img}" create -q -f vhdx -o block_size=1M "$logs/image" 2M
 for place in 0 64 128 192 256 1024 1028 1032 2048 3072 3136 4096; do
     dd if="$logs/image" bs=1k skip=$place count=4 status=none
-done | seed map_vhdx empty
+done >"$logs/places"
+seed map_vhdx empty <"$logs/places"
+{ cat "$logs/places"; printf 'abcdefgh\0\200\3ijkl\4\377\1mnopqr\2'; } | seed write_others vhdx-empty
 
 printf 'some dataaaaaaaaahhhhhhhh' | seed map_raw plain
 # One cluster of 4 KiB, as what the target reads.

@@ -31,7 +31,8 @@ pub trait Writer {
     /// Size of the disk in bytes.
     fn virtual_size(&self) -> u64;
 
-    /// Bytes that are given a place at once: a cluster, grain or block; a sector where there is no such thing. A power of two.
+    /// Bytes that are given a place at once: a cluster or grain; a sector where there is no such thing, or what is not written of
+    /// it reads as zeros. A power of two.
     fn unit(&self) -> u64;
 
     /// Gives the `length` bytes of the disk at `offset` a place, or as many of them as go to one, and says where. They count as
@@ -102,6 +103,19 @@ pub(crate) fn fill<S: StorageMut>(
     Ok(())
 }
 
+/// Clears what the file has already of the `length` bytes at `offset`, where a new block is going to be; what it does not have
+/// yet is zeros when it has.
+pub(crate) fn clear_old<S: StorageMut>(
+    storage: &mut S,
+    offset: u64,
+    length: u64,
+) -> Result<(), StorageError> {
+    match storage.len().saturating_sub(offset).min(length) {
+        0 => Ok(()),
+        old => storage.write_zeros(offset, old),
+    }
+}
+
 /// Blocks of the disk that follow each other in the file.
 pub(crate) struct Run {
     /// File offset in bytes.
@@ -127,15 +141,28 @@ pub(crate) trait Blocks {
     /// Overwrites `length` bytes of the file from `offset` on with zeros.
     fn clear(&mut self, offset: u64, length: u64) -> Result<(), Error>;
 
-    /// Overwrites with zeros what is stored of `length` bytes of the disk from `offset` on, blocks being `block_len` bytes
-    /// and `offset` the start of one.
-    fn clear_stored(&mut self, offset: u64, length: u64, block_len: u64) -> Result<(), Error> {
-        for block in offset / block_len..(offset + length).div_ceil(block_len) {
+    /// Overwrites with zeros what is stored of `length` bytes of the disk from `offset` on, blocks being `block_len` bytes.
+    fn clear_stored(&mut self, mut offset: u64, length: u64, block_len: u64) -> Result<(), Error> {
+        let end = offset + length;
+        while offset < end {
+            let (block, within) = (offset / block_len, offset % block_len);
+            let part = (block_len - within).min(end - offset);
             if let Some(place) = self.place(block)? {
-                self.clear(place, block_len.min(offset + length - block * block_len))?;
+                self.clear(place + within, part)?;
             }
+            offset += part;
         }
         Ok(())
+    }
+
+    /// Gives `length` bytes of the disk from `offset` on, or as many as go to one, a place in the image's own file, blocks being
+    /// as long as a [`stride`](Self::stride). What else is in a block that is new reads as zeros.
+    fn allocate_in_blocks(&mut self, offset: u64, length: u64) -> Result<Place, Error> {
+        let block_len = self.stride();
+        let (block, within) = (offset / block_len, offset % block_len);
+        let run = self.take_run(block, (within + length).div_ceil(block_len))?;
+        let length = length.min(run.blocks * block_len - within);
+        Ok(Place { file: FileIndex::OWN, offset: run.offset + within, length })
     }
 
     /// Gives the blocks from `first` on, at most `count` and at least one, places that follow each other.

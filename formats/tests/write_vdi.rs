@@ -6,7 +6,9 @@ mod support;
 use std::path::Path;
 
 use formats::vdi::{self, Create};
-use support::write::{Disk, assert_files, assert_holds, converted, field, new_file, old_file};
+use formats::write::Writer;
+use formats::{Format, Image, StorageMut};
+use support::write::{Disk, assert_files, assert_holds, converted, field, new_file, old_file, own};
 use support::{Random, qemu_img_ok, text};
 
 const GIB: u64 = 1 << 30;
@@ -43,7 +45,7 @@ fn a_written_image_is_that_of_qemu_img() {
     let mut random = Random(12);
     for (options, is_static) in OPTIONS {
         for size in [512, MIB, 17 * MIB + 512] {
-            let disk = Disk::random(size, MIB, &mut random);
+            let disk = Disk::random(size, 64 << 10, &mut random);
             let theirs = converted(directory.path(), "theirs.vdi", "vdi", options, &disk);
             let mut writer = vdi::create(new_file(&ours), &made_with(&theirs, size, is_static)).unwrap();
             disk.write(&mut writer);
@@ -60,10 +62,30 @@ fn any_order_will_do() {
     for (_, is_static) in OPTIONS {
         let create = Create { size: 23 * MIB + 512, is_static, uuid: [1; 16], uuid_last_snapshot: [2; 16] };
         let mut random = Random(20);
-        let mut disk = Disk { bytes: vec![0; usize::try_from(create.size).unwrap()], unit: MIB };
+        let mut disk = Disk { bytes: vec![0; usize::try_from(create.size).unwrap()], unit: 77 * 512 };
         disk.scribble(&mut vdi::create(new_file(&path), &create).unwrap(), &mut random);
         assert_holds(&path, "vdi", &disk.bytes);
+        disk.unit = 2 * MIB;
         disk.scribble(&mut vdi::open(old_file(&path)).unwrap(), &mut random);
         assert_holds(&path, "vdi", &disk.bytes);
     }
+}
+
+/// What a file has behind its blocks is not in the blocks that come to be there.
+#[test]
+fn the_rest_of_a_new_block_is_zeros() {
+    let create = Create { size: 2 * MIB, is_static: false, uuid: [1; 16], uuid_last_snapshot: [2; 16] };
+    let mut writer = vdi::create(Vec::new(), &create).unwrap();
+    let mut file = std::mem::take(own(&mut writer));
+    file.resize(file.len() + (1 << 19), 0xaa);
+    let mut writer = vdi::open(file).unwrap();
+    let place = writer.allocate(MIB + 512, 512).unwrap();
+    assert_eq!(place.length, 512);
+    own(&mut writer).write_at(place.offset, &[7; 512]).unwrap();
+    writer.finish().unwrap();
+    let mut image = Image::open(std::mem::take(own(&mut writer)), Some(Format::Vdi)).unwrap();
+    let mut bytes = vec![0; 2 << 20];
+    image.read(0, &mut bytes).unwrap();
+    let data = bytes.iter().enumerate().filter(|&(_, &byte)| byte != 0);
+    assert!(data.map(|(at, _)| at).eq((1 << 20) + 512..(1 << 20) + 1024));
 }

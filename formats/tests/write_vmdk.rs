@@ -182,6 +182,42 @@ fn what_there_is_no_image_for() {
     assert_eq!(refused(&long, 0), "Descriptor is longer than the place for it");
 }
 
+/// Of an image with grains of another length, or that does not begin with one.
+#[test]
+fn grains_that_are_not_those_of_the_disk_are_not_written_to() {
+    let sparse = |grain_sectors: u64| {
+        let mut target =
+            vmdk::create(Vec::new(), Vec::new(), &new(MIB, Subformat::MonolithicSparse)).unwrap();
+        let mut file = std::mem::take(support::write::own(&mut target));
+        file[20..28].copy_from_slice(&grain_sectors.to_le_bytes());
+        file
+    };
+    let why = "Grains are no power of two, or not where those of the disk are";
+    assert!(vmdk::open(sparse(64), Vec::new(), 1).is_ok());
+    assert_eq!(vmdk::open(sparse(96), Vec::new(), 1).unwrap_err().message, why);
+    let text = "version=1\nCID=1\nparentCID=ffffffff\ncreateType=\"twoGbMaxExtentSparse\"\n\
+        RW 8 FLAT \"a\" 0\nRW 2048 SPARSE \"b\"\n";
+    let files = vec![vec![0; 4096], sparse(128)];
+    assert_eq!(vmdk::open(text.as_bytes().to_vec(), files, 1).unwrap_err().message, why);
+}
+
+/// Images that `qemu-img` does not write to either.
+#[test]
+fn images_that_are_only_read_are_not_written_to() {
+    for subformat in [STREAM, ONE_PASS] {
+        let mut target = vmdk::create(Vec::new(), Vec::new(), &new(MIB, subformat)).unwrap();
+        target.finish().unwrap();
+        let file = std::mem::take(support::write::own(&mut target));
+        let refused = vmdk::open(file, Vec::new(), 1).unwrap_err();
+        assert_eq!(refused.message, "Image with compressed grains is not written to");
+    }
+    let mut target = vmdk::create(Vec::new(), Vec::new(), &new(MIB, Subformat::MonolithicSparse)).unwrap();
+    let mut file = std::mem::take(support::write::own(&mut target));
+    file[4] = 3;
+    let refused = vmdk::open(file, Vec::new(), 1).unwrap_err();
+    assert_eq!(refused.message, "VMDK version 3 must be read only");
+}
+
 #[test]
 fn a_written_image_is_that_of_qemu_img() {
     let folders = Folders::new();

@@ -67,7 +67,7 @@ fn a_written_image_is_that_of_qemu_img() {
     let mut random = Random(11);
     for (options, fixed, force_size) in OPTIONS {
         for size in [512, 2 * MIB, 17 * MIB + 512] {
-            let disk = Disk::random(size, 2 * MIB, &mut random);
+            let disk = Disk::random(size, 64 << 10, &mut random);
             let theirs = converted(directory.path(), "theirs.vpc", "vpc", options, &disk);
             let create = made_with(&theirs, size, fixed, force_size);
             let mut writer = vpc::create(new_file(&ours), &create).unwrap();
@@ -87,10 +87,11 @@ fn any_order_will_do() {
         let mut random = Random(20 + index as u64);
         let mut writer = vpc::create(new_file(&path), &create).unwrap();
         let size = usize::try_from(formats::write::Writer::virtual_size(&writer)).unwrap();
-        let mut disk = Disk { bytes: vec![0; size], unit: 2 * MIB };
+        let mut disk = Disk { bytes: vec![0; size], unit: 77 * 512 };
         disk.scribble(&mut writer, &mut random);
         assert_holds(&path, "vpc", &disk.bytes);
         drop(writer);
+        disk.unit = 2 * MIB;
         disk.scribble(&mut vpc::open(old_file(&path)).unwrap(), &mut random);
         assert_holds(&path, "vpc", &disk.bytes);
     }

@@ -85,6 +85,7 @@ fuzz_target!(|input: &[u8]| {
         1 => formats::vdi::open(file).and_then(|writer| write(writer, deeds)),
         2 => {
             let guids = vhdx::Guids { file_write: [1; 16], data_write: [2; 16] };
+            let file = Bounded(instar_fuzz::vhdx::file(bytes));
             vhdx::open(file, guids).and_then(|writer| write(writer, deeds))
         }
         3 => formats::qed::open(file).and_then(|writer| write(writer, deeds)),

@@ -2,12 +2,13 @@
 
 use alloc::vec::Vec;
 
+use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
-use super::{Fields, Parallels, invalid, limit};
+use super::{Fields, Parallels, SECTOR, invalid, limit};
 use crate::reader::Reader;
 use crate::table_mut::TableMut;
-use crate::write::{Blocks, Place, Writer, blocks_of, fill};
+use crate::write::{Blocks, Place, Writer, blocks_of, clear_old};
 use crate::{Error, ErrorKind, FileIndex, StorageMut};
 
 /// A Parallels image that is open for writing.
@@ -60,7 +61,8 @@ impl<S: StorageMut> Target<S> {
         if start > storage.len() || virtual_size.div_ceil(cluster_len) > entries {
             return Err(invalid("bat_entries", "Catalog is shorter than the disk, or than the file says"));
         }
-        let next = storage.len().checked_next_multiple_of(cluster_len).ok_or_else(too_long)?;
+        let next = storage.len().max(masked(start, cluster_len)).checked_next_multiple_of(cluster_len);
+        let next = next.ok_or_else(too_long)?;
         Ok(Self {
             storage,
             virtual_size,
@@ -73,6 +75,28 @@ impl<S: StorageMut> Target<S> {
             written: 0,
         })
     }
+}
+
+impl<S: StorageMut> Target<S> {
+    /// Says in the header that the data begins where QEMU takes it to begin, if it says less: as QEMU does when it writes.
+    fn correct_data_off(&mut self) -> Result<(), Error> {
+        let mut fields: Fields = Reader::new(&mut self.storage).record()?;
+        let sectors = masked(self.start, self.cluster_len) / SECTOR;
+        if let (1.., Ok(sectors)) = (fields.data_off.get(), u32::try_from(sectors))
+            && fields.data_off.get() < sectors
+        {
+            fields.data_off.set(sectors);
+            self.storage.write_at(0, fields.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// Where QEMU, which rounds up as if every cluster were a power of two, takes the data to begin: what lies before that its
+/// check calls corrupt.
+fn masked(bat_end: u64, cluster_len: u64) -> u64 {
+    let but_a_sector = cluster_len.saturating_sub(SECTOR);
+    bat_end.next_multiple_of(SECTOR).saturating_add(but_a_sector) & !but_a_sector
 }
 
 fn too_long() -> Error {
@@ -107,13 +131,14 @@ impl<S: StorageMut> Blocks for Target<S> {
         let entry = u32::try_from(place / self.entry_unit).map_err(|_| too_long())?;
         let end = place.checked_add(self.cluster_len).filter(|&end| end <= i64::MAX as u64);
         let end = end.ok_or_else(too_long)?;
+        clear_old(&mut self.storage, place, self.cluster_len)?;
         self.bat.set(&mut self.storage, cluster, entry.into())?;
         (self.next, self.grown) = (end, true);
         Ok(place)
     }
 
     fn clear(&mut self, offset: u64, length: u64) -> Result<(), Error> {
-        Ok(fill(&mut self.storage, offset, length, 0)?)
+        Ok(self.storage.write_zeros(offset, length)?)
     }
 }
 
@@ -124,36 +149,24 @@ impl<S: StorageMut> Writer for Target<S> {
         self.virtual_size
     }
 
-    /// The largest part of a cluster that is a power of two and divides it.
     fn unit(&self) -> u64 {
-        1 << self.cluster_len.trailing_zeros()
+        SECTOR
     }
 
     fn allocate(&mut self, offset: u64, length: u64) -> Result<Place, Error> {
-        blocks_of(offset, length, self.unit(), self.virtual_size)?;
-        let (cluster, within) = (offset / self.cluster_len, offset % self.cluster_len);
-        let run = self.take_run(cluster, (within + length).div_ceil(self.cluster_len))?;
-        let length = length.min(run.blocks * self.cluster_len - within);
-        self.written = self.written.max(offset + length);
-        Ok(Place { file: FileIndex::OWN, offset: run.offset + within, length })
+        blocks_of(offset, length, SECTOR, self.virtual_size)?;
+        let place = self.allocate_in_blocks(offset, length)?;
+        self.written = self.written.max(offset + place.length);
+        Ok(place)
     }
 
     fn allocate_compressed(&mut self, _offset: u64, _stream: &mut Vec<u8>) -> Result<Option<Place>, Error> {
         Ok(None)
     }
 
-    fn zero(&mut self, mut offset: u64, length: u64) -> Result<(), Error> {
-        blocks_of(offset, length, self.unit(), self.virtual_size)?;
-        let end = (offset + length).min(self.written);
-        while offset < end {
-            let (cluster, within) = (offset / self.cluster_len, offset % self.cluster_len);
-            let part = (self.cluster_len - within).min(end - offset);
-            if let Some(place) = self.place(cluster)? {
-                self.clear(place + within, part)?;
-            }
-            offset += part;
-        }
-        Ok(())
+    fn zero(&mut self, offset: u64, length: u64) -> Result<(), Error> {
+        blocks_of(offset, length, SECTOR, self.virtual_size)?;
+        self.clear_stored(offset, length.min(self.written.saturating_sub(offset)), self.cluster_len)
     }
 
     fn file(&mut self, file: FileIndex) -> Option<&mut S> {
@@ -167,6 +180,7 @@ impl<S: StorageMut> Writer for Target<S> {
             }
             self.storage.flush()?;
             self.bat.write_back(&mut self.storage)?;
+            self.correct_data_off()?;
             self.grown = false;
         }
         Ok(self.storage.flush()?)

@@ -7,7 +7,7 @@ use zerocopy::big_endian::U64;
 use super::{COMPRESSED, Qcow, SECTOR};
 use crate::two_level::Geometry;
 use crate::two_level_mut::TwoLevelMut;
-use crate::write::{Blocks, Place, Writer, blocks_of, fill};
+use crate::write::{Blocks, Place, Writer, blocks_of};
 use crate::{Access, Codec, Error, ErrorKind, FileIndex, StorageMut};
 
 /// A qcow image that is open for writing.
@@ -83,7 +83,7 @@ impl<S: StorageMut> Blocks for Target<S> {
     }
 
     fn clear(&mut self, offset: u64, length: u64) -> Result<(), Error> {
-        Ok(fill(&mut self.storage, offset, length, 0)?)
+        Ok(self.storage.write_zeros(offset, length)?)
     }
 }
 

@@ -7,7 +7,7 @@ use zerocopy::little_endian::U64;
 use super::{ENTRY_ZERO, Qed};
 use crate::two_level::Geometry;
 use crate::two_level_mut::TwoLevelMut;
-use crate::write::{Blocks, Place, Writer, blocks_of, fill};
+use crate::write::{Blocks, Place, Writer, blocks_of};
 use crate::{Error, ErrorKind, FileIndex, StorageMut};
 
 /// A QED image that is open for writing.
@@ -77,7 +77,7 @@ impl<S: StorageMut> Blocks for Target<S> {
     }
 
     fn clear(&mut self, offset: u64, length: u64) -> Result<(), Error> {
-        Ok(fill(&mut self.storage, offset, length, 0)?)
+        Ok(self.storage.write_zeros(offset, length)?)
     }
 }
 

@@ -8,8 +8,11 @@ use super::header::{self, BLOCK_LEN, Header};
 use super::{ENTRY_ZERO, Vdi};
 use crate::reader::Reader;
 use crate::table_mut::TableMut;
-use crate::write::{Blocks, Place, Writer, blocks_of, fill};
+use crate::write::{Blocks, Place, Writer, blocks_of, clear_old};
 use crate::{Error, ErrorKind, FileIndex, StorageMut};
+
+/// Unit in bytes in which the disk is written.
+const SECTOR: u64 = 512;
 
 /// A VDI image that is open for writing.
 #[derive(Debug)]
@@ -83,14 +86,15 @@ impl<S: StorageMut> Blocks for Target<S> {
         if u64::from(self.blocks) >= ENTRY_ZERO {
             return Err(Error::new(ErrorKind::Limit, "cBlocksAllocated", "File has too many blocks"));
         }
-        self.map.set(&mut self.storage, block, self.blocks.into())?;
         let place = self.offset_data + u64::from(self.blocks) * BLOCK_LEN;
+        clear_old(&mut self.storage, place, BLOCK_LEN)?;
+        self.map.set(&mut self.storage, block, self.blocks.into())?;
         self.blocks += 1;
         Ok(place)
     }
 
     fn clear(&mut self, offset: u64, length: u64) -> Result<(), Error> {
-        Ok(fill(&mut self.storage, offset, length, 0)?)
+        Ok(self.storage.write_zeros(offset, length)?)
     }
 }
 
@@ -102,14 +106,14 @@ impl<S: StorageMut> Writer for Target<S> {
     }
 
     fn unit(&self) -> u64 {
-        BLOCK_LEN
+        SECTOR
     }
 
     fn allocate(&mut self, offset: u64, length: u64) -> Result<Place, Error> {
-        let (first, count) = blocks_of(offset, length, BLOCK_LEN, self.virtual_size)?;
-        self.written = self.written.max(offset + length);
-        let run = self.take_run(first, count)?;
-        Ok(Place { file: FileIndex::OWN, offset: run.offset, length: length.min(run.blocks * BLOCK_LEN) })
+        blocks_of(offset, length, SECTOR, self.virtual_size)?;
+        let place = self.allocate_in_blocks(offset, length)?;
+        self.written = self.written.max(offset + place.length);
+        Ok(place)
     }
 
     fn allocate_compressed(&mut self, _offset: u64, _stream: &mut Vec<u8>) -> Result<Option<Place>, Error> {
@@ -117,7 +121,7 @@ impl<S: StorageMut> Writer for Target<S> {
     }
 
     fn zero(&mut self, offset: u64, length: u64) -> Result<(), Error> {
-        blocks_of(offset, length, BLOCK_LEN, self.virtual_size)?;
+        blocks_of(offset, length, SECTOR, self.virtual_size)?;
         self.clear_stored(offset, length.min(self.written.saturating_sub(offset)), BLOCK_LEN)
     }
 

@@ -10,8 +10,11 @@ use super::regions::{Regions, Span};
 use super::walk::{FULLY_PRESENT, OFFSET, PARTIALLY_PRESENT, STATE};
 use super::{MIB, Vhdx, corrupt};
 use crate::table_mut::TableMut;
-use crate::write::{Blocks, Place, Writer, blocks_of, fill};
+use crate::write::{Blocks, Place, Writer, blocks_of, clear_old};
 use crate::{Access, Error, ErrorKind, FileIndex, StorageMut};
+
+/// Unit in bytes in which the disk is written.
+const SECTOR: u64 = 512;
 
 /// A VHDX image that is open for writing. Its log is empty and stays so: the BAT is written behind the data.
 #[derive(Debug)]
@@ -113,6 +116,7 @@ impl<S: StorageMut> Blocks for Target<S> {
         let end =
             place.checked_add(self.stride()).filter(|&end| end <= i64::MAX as u64).ok_or_else(too_long)?;
         self.regions.check_free(Span { start: place, end })?;
+        clear_old(&mut self.storage, place, end - place)?;
         self.table.set(&mut self.storage, index, (place | FULLY_PRESENT).into())?;
         (self.next, self.grown) = (end, true);
         Ok(place)
@@ -120,7 +124,7 @@ impl<S: StorageMut> Blocks for Target<S> {
 
     fn clear(&mut self, offset: u64, length: u64) -> Result<(), Error> {
         self.begin()?;
-        Ok(fill(&mut self.storage, offset, length, 0)?)
+        Ok(self.storage.write_zeros(offset, length)?)
     }
 }
 
@@ -132,17 +136,15 @@ impl<S: StorageMut> Writer for Target<S> {
     }
 
     fn unit(&self) -> u64 {
-        self.metadata.block_size()
+        SECTOR
     }
 
     fn allocate(&mut self, offset: u64, length: u64) -> Result<Place, Error> {
-        let unit = self.unit();
-        let (first, count) = blocks_of(offset, length, unit, self.virtual_size())?;
+        blocks_of(offset, length, SECTOR, self.virtual_size())?;
         self.begin()?;
-        let run = self.take_run(first, count)?;
-        let length = length.min(run.blocks * unit);
-        self.written = self.written.max(offset + length);
-        Ok(Place { file: FileIndex::OWN, offset: run.offset, length })
+        let place = self.allocate_in_blocks(offset, length)?;
+        self.written = self.written.max(offset + place.length);
+        Ok(place)
     }
 
     fn allocate_compressed(&mut self, _offset: u64, _stream: &mut Vec<u8>) -> Result<Option<Place>, Error> {
@@ -150,9 +152,8 @@ impl<S: StorageMut> Writer for Target<S> {
     }
 
     fn zero(&mut self, offset: u64, length: u64) -> Result<(), Error> {
-        let unit = self.unit();
-        blocks_of(offset, length, unit, self.virtual_size())?;
-        self.clear_stored(offset, length.min(self.written.saturating_sub(offset)), unit)
+        blocks_of(offset, length, SECTOR, self.virtual_size())?;
+        self.clear_stored(offset, length.min(self.written.saturating_sub(offset)), self.stride())
     }
 
     fn file(&mut self, file: FileIndex) -> Option<&mut S> {

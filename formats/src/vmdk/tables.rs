@@ -10,7 +10,7 @@ use super::sparse::{Entries, Sparse};
 use super::text::{EMBEDDED_LEN, EMBEDDED_OFFSET};
 use super::{Content, Part, SECTOR, Vmdk, descriptor};
 use crate::table_mut::TableMut;
-use crate::write::{Blocks, Place, blocks_of, fill};
+use crate::write::{Blocks, Place, blocks_of};
 use crate::{Codec, Error, ErrorKind, FileIndex, StorageMut};
 
 /// Grain table entry of a grain of zeros.
@@ -289,7 +289,7 @@ impl<S: StorageMut> Tables<S> {
         if let Content::Flat(first) = part.content {
             let (file, place) = (part.file, first.checked_add(within).ok_or_else(too_long)?);
             self.changed = true;
-            return Ok(fill(self.storage(file)?, place, length, 0)?);
+            return Ok(self.storage(file)?.write_zeros(place, length)?);
         }
         let (has_parent, start, compressed) = (self.has_parent, part.start, self.compressed);
         let Some(mut grains) = self.grains(position)? else { return Ok(()) };
@@ -434,6 +434,6 @@ impl<S: StorageMut> Blocks for Grains<'_, S> {
     }
 
     fn clear(&mut self, offset: u64, length: u64) -> Result<(), Error> {
-        Ok(fill(self.storage, offset, length, 0)?)
+        Ok(self.storage.write_zeros(offset, length)?)
     }
 }

@@ -11,7 +11,7 @@ use super::header::DynamicHeader;
 use super::walk::{UNUSED, check_place};
 use super::{SECTOR, Vpc, invalid};
 use crate::table_mut::TableMut;
-use crate::write::{Blocks, Place, Writer, blocks_of, fill};
+use crate::write::{Blocks, Place, Writer, blocks_of, clear_old};
 use crate::{Access, Error, ErrorKind, FileIndex, StorageMut};
 
 /// A VHD image that is open for writing.
@@ -32,6 +32,8 @@ struct Map {
     table: TableMut<U32>,
     /// What is written in front of a block: that all of its sectors are there.
     bitmap: Vec<u8>,
+    /// The block whose bitmap was written last.
+    marked: Option<u64>,
     /// File offset of the end of the last block.
     end: u64,
     /// Whether the footer is not at `end` yet.
@@ -84,6 +86,7 @@ impl<S: StorageMut> Target<S> {
             table: TableMut::new(header.table_offset(), header.table_entries()),
             bitmap: vec![0xff; usize::try_from(header.bitmap_len()).unwrap_or(0)],
             end: (header.table_offset() + header.table_len()).next_multiple_of(SECTOR),
+            marked: None,
             grown: false,
             header,
         };
@@ -140,15 +143,16 @@ impl<S: StorageMut> Blocks for Stored<'_, S> {
         let Some(sector) = sector else {
             return Err(Error::new(ErrorKind::Limit, "BAT", "File is too long for another block"));
         };
-        map.table.set(*storage, block, sector.into())?;
         let data = map.end + map.header.bitmap_len();
+        clear_old(*storage, data, map.header.block_size())?;
+        map.table.set(*storage, block, sector.into())?;
         map.end = data + map.header.block_size();
         map.grown = true;
         Ok(data)
     }
 
     fn clear(&mut self, offset: u64, length: u64) -> Result<(), Error> {
-        Ok(fill(self.storage, offset, length, 0)?)
+        Ok(self.storage.write_zeros(offset, length)?)
     }
 }
 
@@ -160,20 +164,27 @@ impl<S: StorageMut> Writer for Target<S> {
     }
 
     fn unit(&self) -> u64 {
-        self.map.as_ref().map_or(SECTOR, |map| map.header.block_size())
+        SECTOR
     }
 
     /// The bitmap in front of a block says of all of its sectors that they are there, whatever it said before: some
     /// programs go by it.
     fn allocate(&mut self, offset: u64, length: u64) -> Result<Place, Error> {
-        let unit = self.unit();
-        let (block, _) = blocks_of(offset, length, unit, self.virtual_size)?;
-        self.written = self.written.max(offset + length);
+        blocks_of(offset, length, SECTOR, self.virtual_size)?;
         let Self { storage, map, .. } = self;
-        let Some(map) = map else { return Ok(Place { file: FileIndex::OWN, offset, length }) };
-        let run = Stored { storage, map }.take_run(block, 1)?;
-        storage.write_at(run.offset - map.header.bitmap_len(), &map.bitmap)?;
-        Ok(Place { file: FileIndex::OWN, offset: run.offset, length: length.min(unit) })
+        let mut place = Place { file: FileIndex::OWN, offset, length };
+        if let Some(map) = map {
+            let block_len = map.header.block_size();
+            let (block, within) = (offset / block_len, offset % block_len);
+            let run = Stored { storage, map }.take_run(block, 1)?;
+            if map.marked != Some(block) {
+                storage.write_at(run.offset - map.header.bitmap_len(), &map.bitmap)?;
+                map.marked = Some(block);
+            }
+            (place.offset, place.length) = (run.offset + within, length.min(block_len - within));
+        }
+        self.written = self.written.max(offset + place.length);
+        Ok(place)
     }
 
     fn allocate_compressed(&mut self, _offset: u64, _stream: &mut Vec<u8>) -> Result<Option<Place>, Error> {
@@ -181,12 +192,14 @@ impl<S: StorageMut> Writer for Target<S> {
     }
 
     fn zero(&mut self, offset: u64, length: u64) -> Result<(), Error> {
-        let unit = self.unit();
-        blocks_of(offset, length, unit, self.virtual_size)?;
+        blocks_of(offset, length, SECTOR, self.virtual_size)?;
         let length = length.min(self.written.saturating_sub(offset));
         match &mut self.map {
-            Some(map) => Stored { storage: &mut self.storage, map }.clear_stored(offset, length, unit),
-            None => Ok(fill(&mut self.storage, offset, length, 0)?),
+            Some(map) => {
+                let block_len = map.header.block_size();
+                Stored { storage: &mut self.storage, map }.clear_stored(offset, length, block_len)
+            }
+            None => Ok(self.storage.write_zeros(offset, length)?),
         }
     }
 
