@@ -36,7 +36,16 @@ pub fn measure<S: Storage>(
     let file = Reply::File(facts());
     // Ids and times have the same length all of them.
     let chance = Chance { seed: [0; 32], time: 0 };
-    let new = NewImage { size, secrets: &request.secrets, profile: request.profile, chance, file: &file };
+    let new = NewImage {
+        size,
+        name: "",
+        parent_cid: None,
+        secrets: &request.secrets,
+        profile: request.profile,
+        chance,
+        file: &file,
+        data_file: None,
+    };
     let mut image = target::create(target, values, &new, &mut Nowhere)?;
     if let Source::Image(chain) = source {
         let Some(method) = image.codec().and_then(mover::method) else {
