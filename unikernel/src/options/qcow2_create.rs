@@ -87,7 +87,7 @@ impl Qcow2Create {
         }
         if preallocation != Preallocation::Off && backing_file.is_some() && !extended_l2 {
             return Err(usage(format_args!(
-                "Backing file and preallocation can only be used at the same time if extended_l2 is enabled"
+                "Backing file and preallocation can only be used at the same time if extended_l2 is on"
             )));
         }
         if backing_format.is_some() && backing_file.is_none() {

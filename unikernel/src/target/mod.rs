@@ -6,10 +6,10 @@ mod random;
 mod vhdx;
 mod vmdk;
 
-use alloc::{boxed::Box, format};
+use alloc::{boxed::Box, format, vec::Vec};
 
 use calc::Length;
-use formats::{Storage, StorageMut, fill_with_zeros, raw, vdi, vpc, write::Writer};
+use formats::{Storage, StorageMut, fill_with_zeros, parallels, qcow, qed, raw, vdi, vpc, write::Writer};
 use protocol::{Chance, ErrorKind, ErrorRecord, FileFacts, QemuVersion, Reply, Secret};
 
 pub use self::open::open;
@@ -86,10 +86,48 @@ pub fn create<F: Files<Storage: StorageMut + 'static>>(
         Target::Qcow2 => qcow2::create(values, new, files),
         Target::Vmdk => vmdk::create(values, length, new, &mut random, files),
         Target::Vhdx => vhdx::create(values, length, new, &mut random, files),
-        Target::Luks | Target::Qcow | Target::Qed | Target::Parallels => {
-            Err(ErrorRecord::new(ErrorKind::Unsupported, "Images of this format cannot be made"))
+        Target::Qcow => {
+            let secrets: Vec<&str> = new.secrets.iter().map(|secret| secret.id.as_str()).collect();
+            options::qcow_image(values, length, &secrets, profile)?;
+            if values.flag("encryption") || values.has("encrypt.format") {
+                key(values, "encrypt.", new.secrets)?;
+                return Err(not_encrypted());
+            }
+            // A file system made of a directory is no image below.
+            let backing_file = values.text("backing_file").filter(|&name| name != "fat:");
+            let create = qcow::Create { size, backing_file: backing_file.map(str::as_bytes) };
+            Ok(Box::new(qcow::create(empty(new.file, files)?, &create).map_err(record)?))
+        }
+        Target::Qed => {
+            options::qed_image(values, length, profile)?;
+            let number =
+                |name, default| u32::try_from(values.number(name).unwrap_or(default)).unwrap_or(u32::MAX);
+            let create = qed::Create {
+                size,
+                cluster_size: number("cluster_size", 64 << 10),
+                table_size: number("table_size", 4),
+                backing_file: values.text("backing_file").map(str::as_bytes),
+                backing_is_raw: values.text("backing_fmt") == Some("raw"),
+            };
+            Ok(Box::new(qed::create(empty(new.file, files)?, &create).map_err(record)?))
+        }
+        Target::Parallels => {
+            options::parallels_image(values, length, profile)?;
+            let cluster_size = values.number("cluster_size").unwrap_or(1 << 20).next_multiple_of(512);
+            let create =
+                parallels::Create { size, cluster_size: u32::try_from(cluster_size).unwrap_or(u32::MAX) };
+            Ok(Box::new(parallels::create(empty(new.file, files)?, &create).map_err(record)?))
+        }
+        Target::Luks => {
+            key(values, "", new.secrets)?;
+            Err(not_encrypted())
         }
     }
+}
+
+/// The format has encryption, and no new image of it is encrypted here.
+fn not_encrypted() -> ErrorRecord {
+    ErrorRecord::new(ErrorKind::Unsupported, "Encrypted images cannot be made")
 }
 
 /// The secret that a new image is encrypted with; names of options have `prefix` in front of them.

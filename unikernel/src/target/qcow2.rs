@@ -3,9 +3,9 @@
 use alloc::boxed::Box;
 
 use formats::{StorageMut, qcow2, write::Writer};
-use protocol::{ErrorKind, ErrorRecord};
+use protocol::ErrorRecord;
 
-use super::{NewImage, empty, key, set_aside};
+use super::{NewImage, empty, key, not_encrypted, set_aside};
 use crate::{
     files::Files,
     options::{Qcow2Create, Values},
@@ -21,8 +21,7 @@ pub fn create<F: Files<Storage: StorageMut + 'static>>(
     let Qcow2Create { create, preallocation, encryption } = Qcow2Create::new(values, new.size, new.profile)?;
     if encryption.is_some() {
         key(values, "encrypt.", new.secrets)?;
-        let message = "Encrypted images of this format cannot be made";
-        return Err(ErrorRecord::new(ErrorKind::Unsupported, message));
+        return Err(not_encrypted());
     }
     let data_file = match (&create.data_file, new.data_file) {
         (Some(_), Some(file)) => Some(empty(file, files)?),
