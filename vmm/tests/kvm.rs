@@ -141,9 +141,9 @@ fn nobody_in_particular_can_run_workers_in_their_sandbox() {
     const TEST: &str = "nobody_in_particular_can_run_workers_in_their_sandbox";
     if env::var_os(CHILD).is_some() {
         for (workers, io) in [(0, IoMode::Inline), (1, IoMode::Inline), (3, IoMode::Threaded)] {
-            let disks = vec![Disk::read_only("source", memory_file(), 4096)];
+            let disks = io.for_all(vec![Disk::read_only("source", memory_file(), 4096)]);
             let pool = machine::Command::new(Op::Measure, b"pool".to_vec());
-            let command = machine::Command { workers, io, disks, ..pool };
+            let command = machine::Command { workers, disks, ..pool };
             let limits = Limits { memory: 64 << 20, timeout: Duration::from_secs(60) };
             // The sandbox is for good.
             let sandbox = (workers == 3).then(|| Sandbox::new(SandboxOptions::default()));
