@@ -99,15 +99,15 @@ impl<'a, T: StartWrite> Compress<'a, T> {
                 Kind::Zero | Kind::Data if last => size,
                 Kind::Zero | Kind::Data => piece_end.next_multiple_of(unit).min(size),
             };
-            let mut parts = piece.parts().peekable();
             let moved = piece.kind == Kind::Data || self.terms.sparse.is_none();
+            let mut told = piece.start;
             let mut behind = |position: u64| {
-                while let Some((_, length)) =
-                    parts.next_if(|&(start, length)| start + length as u64 <= position)
-                {
+                while told < position.min(piece_end) {
+                    let next = piece_end.min(told + unit);
                     if moved {
-                        progress(length as u64);
+                        progress(next - told);
                     }
+                    told = next;
                 }
             };
             self.units(source, done..data, &mut behind)?;

@@ -21,7 +21,7 @@ use crate::{
     references::References,
     report::{self, Failure, Speaker, escape, escape_name},
     source::{self, SourceOptions},
-    target::{NewImage, Targets},
+    target::{NewImage, TargetError, Targets},
 };
 
 /// Serial of the disk that the image is made on, and of the one with its data.
@@ -75,10 +75,14 @@ impl Convert {
             snapshot,
             secrets,
             target: opened,
+            refused: common::unknown_cache_mode(&self.target_cache).map(|mode| {
+                ErrorRecord::new(ErrorKind::Usage, format!("Invalid cache option: {}", escape(mode)))
+            }),
             sparse: match self.sparse_size.last() {
                 Some(text) => sparse_size(text, profile)?,
                 None => DEFAULT_SPARSE_SIZE,
             },
+            part: None,
             align: self.preset.last().and_then(|preset| preset.alignment()),
             compress: self.compress || self.preset.last().is_some_and(|preset| preset.compresses()),
             backing: !self.backing.is_empty(),
@@ -164,10 +168,6 @@ impl Convert {
         speaker: Speaker,
         targets: &mut Targets,
     ) -> Result<ConvertTarget, Failure> {
-        if let Some(mode) = common::unknown_cache_mode(&self.target_cache) {
-            let message = format!("Invalid cache option: {}", escape(mode));
-            return Ok(ConvertTarget::Refused(ErrorRecord::new(ErrorKind::Usage, message)));
-        }
         let chance = create::chance()?;
         if self.no_create {
             return Ok(match self.existing(name, speaker, targets) {
@@ -177,7 +177,10 @@ impl Convert {
                 Err(record) => ConvertTarget::Refused(record),
             });
         }
-        let file = create::reply(targets.create(name, NewImage { serial: TARGET, capacity: CAPACITY }));
+        let file = match targets.create(name, NewImage { serial: TARGET, capacity: CAPACITY }) {
+            Err(error @ TargetError::Name(_)) => return Ok(ConvertTarget::Refused(error.record())),
+            other => create::reply(other),
+        };
         let options = self.options();
         let data_file = options.as_deref().and_then(|list| common::option_of(list, "data_file"));
         let data_file = data_file.map(|data| {
