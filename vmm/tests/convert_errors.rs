@@ -115,7 +115,7 @@ const SINCE_7_2: &str = "
 -O qcow -o backing_file=base.raw d.raw out
 d.raw d.raw
 -n -O foo d.raw e.raw
--n -c d.raw e.raw
+-n -c d.raw f.raw
 ";
 
 /// Long names, which 10.0 and 11.1 do not share; and letters.
@@ -161,7 +161,9 @@ fn bench() -> Bench {
     let mut disk = vec![0; 1 << 20];
     disk[70_000] = b'x';
     fs::write(bench.path("d.raw"), &disk).unwrap();
-    fs::write(bench.path("e.raw"), vec![0; 1 << 20]).unwrap();
+    for name in ["e.raw", "f.raw"] {
+        fs::write(bench.path(name), vec![0; 1 << 20]).unwrap();
+    }
     bench.make(&["convert", "-O", "qcow2", "d.raw", "d.qcow2"]);
     bench.make(&["snapshot", "-c", "s1", "d.qcow2"]);
     bench
