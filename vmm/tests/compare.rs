@@ -64,7 +64,9 @@ fn copies_in_every_format_are_compared() {
     let mut disk = disk();
     fs::write(bench.path("0.raw"), &disk).unwrap();
     let mut names = vec![];
-    for (index, (format, options)) in COPIES.iter().enumerate() {
+    // Debian's 5.2 does not write Parallels images.
+    let written = COPIES.iter().filter(|(format, _)| major() >= 7 || *format != "parallels");
+    for (index, (format, options)) in written.enumerate() {
         let name = format!("{index}.copy.{format}");
         bench.make(&[&["convert", "-O", format], *options, &["0.raw", &name]].concat());
         names.push(name);
@@ -220,7 +222,6 @@ fn command_lines_are_refused_in_the_same_words() {
         "--image-opts -F raw driver=raw,file.filename=a b",
         "--image-opts -F raw driver=raw,file.filename=nx b",
         "--image-opts driver=raw,file.filename=a driver=raw,file.filename=b",
-        "--image-opts file.filename=a a",
     ]
     .map(row)
     .to_vec();
@@ -233,6 +234,7 @@ fn command_lines_are_refused_in_the_same_words() {
         ];
         rows.extend(new.map(row));
         rows.push(row("--progress=json a b"));
+        rows.push(row("--image-opts file.filename=a a"));
     }
     assert_same(&bench, &rows);
 }

@@ -26,6 +26,9 @@ pub struct ConvertRequest {
     pub refused: Option<ErrorRecord>,
     /// Zeros that are left out inside of data, from this many bytes on; 0 writes all (`-S`).
     pub sparse: u64,
+    /// The part of the source that is copied, for `dd`; all of it if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<DiskPart>,
     /// What the length of the disk is rounded up to, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub align: Option<u64>,
@@ -44,6 +47,16 @@ pub struct ConvertRequest {
     /// Whether to tell how far it is.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub progress: bool,
+}
+
+/// A part of a disk, in bytes from its start, as far as the disk goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskPart {
+    /// Where it begins.
+    pub start: u64,
+    /// Where it ends.
+    pub end: u64,
 }
 
 /// Which bitmaps are copied.
@@ -117,4 +130,7 @@ pub enum ConvertPart {
 pub struct ConvertAnswer {
     /// Bytes of the disk.
     pub size: u64,
+    /// Whether the part that was asked for begins behind the end of the source.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub beyond: bool,
 }

@@ -30,7 +30,7 @@ mod text;
 
 pub use check::{CheckAnswer, CheckFindings, CheckPart, CheckRequest, RepairMode, Repaired};
 pub use compare::{CompareAnswer, CompareFault, ComparePart, CompareRequest};
-pub use convert::{Bitmaps, ConvertAnswer, ConvertPart, ConvertRequest, ConvertTarget, NewTarget};
+pub use convert::{Bitmaps, ConvertAnswer, ConvertPart, ConvertRequest, ConvertTarget, DiskPart, NewTarget};
 pub use create::{BelowNew, Chance, CreateAnswer, CreatePart, CreateRequest};
 pub use facts::{ExtentMap, FileFacts, MAX_INLINE_EXTENTS};
 pub use header::{CommandHeader, HEADER_LENGTH, HeaderError, MAX_PAYLOAD, Op, VERSION};

@@ -1,16 +1,18 @@
 //! What is moved: a disk, or several one behind the other.
 
-use alloc::vec::Vec;
+use alloc::{vec, vec::Vec};
 
 use formats::{Chain, Storage};
 use protocol::ErrorRecord;
 
-use super::pieces::{self, Kind, Piece, Pieces};
+use super::pieces::{self, Kind, Piece, Pieces, SECTOR};
 
 /// Disks one behind the other.
 pub struct Source<S> {
     disks: Vec<Disk<S>>,
     size: u64,
+    /// Bytes of the first disk that are left out.
+    skip: u64,
     /// The disk that the next piece is of.
     current: usize,
 }
@@ -31,7 +33,23 @@ impl<S: Storage> Source<S> {
             size = start.checked_add(chain.virtual_size()).filter(|&size| size <= 1 << 63)?;
             disks.push(Disk { start, chain, pieces });
         }
-        Some(Self { disks, size, current: 0 })
+        Some(Self { disks, size, skip: 0, current: 0 })
+    }
+
+    /// The bytes `[start, end)` of the first disk, as far as it goes.
+    pub fn part(mut self, start: u64, end: u64) -> Self {
+        self.disks.truncate(1);
+        let end = end.min(self.disks.first().map_or(0, |disk| disk.chain.virtual_size()));
+        let start = start.min(end);
+        for disk in &mut self.disks {
+            disk.pieces.cut(start..end);
+        }
+        Self { size: end - start, skip: start, ..self }
+    }
+
+    /// The disks.
+    pub fn chains(&self) -> impl ExactSizeIterator<Item = &Chain<S>> {
+        self.disks.iter().map(|disk| &disk.chain)
     }
 
     /// The disks.
@@ -62,7 +80,7 @@ impl<S: Storage> Source<S> {
     pub fn next_piece(&mut self) -> Result<Option<Piece>, ErrorRecord> {
         while let Some(Disk { start, chain, pieces }) = self.disks.get_mut(self.current) {
             if let Some(piece) = pieces.next(chain)? {
-                return Ok(Some(Piece { start: *start + piece.start, ..piece }));
+                return Ok(Some(Piece { start: *start + piece.start - self.skip, ..piece }));
             }
             self.current += 1;
         }
@@ -70,7 +88,25 @@ impl<S: Storage> Source<S> {
     }
 
     /// Fills `buffer` with what is from `offset` on; behind the end are zeros.
-    pub fn read(&mut self, mut offset: u64, mut buffer: &mut [u8]) -> Result<(), ErrorRecord> {
+    pub fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), ErrorRecord> {
+        let inside = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let (buffer, beyond) = buffer.split_at_mut(inside.min(buffer.len()));
+        beyond.fill(0);
+        if self.skip.is_multiple_of(SECTOR) && buffer.len().is_multiple_of(SECTOR as usize) {
+            return self.read_inside(offset + self.skip, buffer);
+        }
+        // Images are read in whole sectors.
+        let start = (offset + self.skip) / SECTOR * SECTOR;
+        let before = usize::try_from(offset + self.skip - start).unwrap_or(0);
+        let mut sectors = vec![0; (before + buffer.len()).next_multiple_of(SECTOR as usize)];
+        self.read_inside(start, &mut sectors)?;
+        if let Some(bytes) = sectors.get(before..before + buffer.len()) {
+            buffer.copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn read_inside(&mut self, mut offset: u64, mut buffer: &mut [u8]) -> Result<(), ErrorRecord> {
         let next = self.disks.partition_point(|disk| disk.start <= offset);
         for Disk { start, chain, .. } in self.disks.iter_mut().skip(next.saturating_sub(1)) {
             let within = offset - *start;

@@ -56,6 +56,9 @@ impl Secrets {
         let old = profile == QemuVersion::V5_2;
         let object = if text.starts_with('{') { json(text)? } else { keyval(text)? };
         let missing = |name| Failure::usage(format!("Parameter '{name}' is missing"));
+        if old && !object.contains_key("id") {
+            return Err(missing("id"));
+        }
         let kind = object.get("qom-type").ok_or_else(|| missing("qom-type"))?;
         if kind != "secret" {
             let kind = escape(kind);

@@ -20,7 +20,13 @@ pub fn options(
     tell: &mut dyn FnMut(ConvertPart),
 ) -> Result<(&'static Driver, Values), ErrorRecord> {
     let profile = request.profile;
-    let driver = Driver::for_target(&new.format, profile)?;
+    let driver = Driver::for_target(&new.format, profile).map_err(|error| match request.part {
+        // `dd` does not say which.
+        Some(_) if Driver::find(&new.format, profile).is_none() => {
+            ErrorRecord::new(error.kind, "Unknown file format")
+        }
+        _ => error,
+    })?;
     let list = new.options.as_deref().unwrap_or_default();
     let mut values = Values::parse(driver, list, profile).map_err(|mut error| {
         // The list is not blamed once more as a whole.
@@ -97,8 +103,12 @@ pub fn bitmaps_in(format: &str) -> Result<(), ErrorRecord> {
 }
 
 /// The failure to make the image.
-pub fn not_made(new: &NewTarget, error: ErrorRecord) -> ErrorRecord {
-    let message = format!("{}: error while converting {}: {}", new.name, new.format, error.message);
+pub fn not_made(request: &ConvertRequest, new: &NewTarget, error: ErrorRecord) -> ErrorRecord {
+    let doing = match request.part {
+        Some(_) => "creating output image".to_owned(),
+        None => format!("converting {}", new.format),
+    };
+    let message = format!("{}: error while {doing}: {}", new.name, error.message);
     ErrorRecord { message, disk: None, ..error }
 }
 

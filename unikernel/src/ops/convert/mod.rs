@@ -7,7 +7,7 @@ use alloc::{boxed::Box, vec::Vec};
 use codecs::Method;
 use formats::{Chain, write::Writer};
 use protocol::{
-    ConvertAnswer, ConvertPart, ConvertRequest, ConvertTarget, ErrorKind, ErrorRecord, NewTarget,
+    ConvertAnswer, ConvertPart, ConvertRequest, ConvertTarget, DiskPart, ErrorKind, ErrorRecord, NewTarget,
 };
 
 use crate::{
@@ -19,6 +19,9 @@ use crate::{
     target::{self, NewImage},
 };
 
+/// Unit of the length of a disk, in bytes.
+const SECTOR: u64 = 512;
+
 /// Percent of the way between two times that progress is told of, as in `qemu-img convert -p`.
 const STEP: f32 = 1.0;
 
@@ -29,7 +32,12 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
     tell: &mut dyn FnMut(ConvertPart),
 ) -> Result<ConvertAnswer, ErrorRecord> {
     let mut source = open_sources(request, files)?;
-    let align = request.align.unwrap_or(1);
+    let mut beyond = false;
+    if let Some(DiskPart { start, end }) = request.part {
+        beyond = start > end.min(source.size());
+        source = source.part(start, end);
+    }
+    let align = request.align.unwrap_or(SECTOR);
     let size = source.size().checked_next_multiple_of(align).ok_or_else(too_long)?;
     let mut target = match &request.target {
         ConvertTarget::New(new) => {
@@ -47,12 +55,8 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
             if request.bitmaps.is_some() {
                 checks::bitmaps_of(&source)?;
             }
-            let target = target::open(image, *chance, request.profile, files)
-                .map_err(|error| ErrorRecord { disk: Some(image.file.disk.clone()), ..error })?;
-            if request.compress && target.codec().is_none() {
-                return Err(checks::no_compression());
-            }
-            target
+            target::open(image, *chance, request.profile, files)
+                .map_err(|error| ErrorRecord { disk: Some(image.file.disk.clone()), ..error })?
         }
         ConvertTarget::Refused(error) => return Err(error.clone()),
     };
@@ -81,8 +85,7 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
     };
     let method = target.codec().and_then(mover::method);
     if request.compress && method.is_none() {
-        let message = "Compression not supported for this file format";
-        return Err(ErrorRecord::new(ErrorKind::Unsupported, message));
+        return Err(checks::no_compression());
     }
     // What is stored as streams is so without being asked.
     match method.filter(|method| request.compress || *method == Method::Zlib) {
@@ -92,7 +95,7 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
         None => Copy::new(&mut *target, terms).run(&mut source, &mut progress)?,
     }
     target.finish().map_err(source::record)?;
-    Ok(ConvertAnswer { size })
+    Ok(ConvertAnswer { size, beyond })
 }
 
 fn open_sources<F: Files>(
@@ -133,5 +136,5 @@ fn make<F: Files<Storage: StartWrite + 'static>>(
         data_file: new.data_file.as_ref(),
     };
     let made = target::create(driver.target()?, values, &image, files);
-    made.map_err(|error| checks::not_made(new, error))
+    made.map_err(|error| checks::not_made(request, new, error))
 }

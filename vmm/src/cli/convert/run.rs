@@ -82,6 +82,7 @@ impl Convert {
                 Some(text) => sparse_size(text, profile)?,
                 None => DEFAULT_SPARSE_SIZE,
             },
+            part: None,
             align: self.preset.last().and_then(|preset| preset.alignment()),
             compress: self.compress || self.preset.last().is_some_and(|preset| preset.compresses()),
             backing: !self.backing.is_empty(),
