@@ -52,11 +52,6 @@ impl<S: Storage> Source<S> {
         self.disks.iter().map(|disk| &disk.chain)
     }
 
-    /// The disks.
-    pub fn chains(&self) -> impl ExactSizeIterator<Item = &Chain<S>> {
-        self.disks.iter().map(|disk| &disk.chain)
-    }
-
     /// Bytes of all disks.
     pub fn size(&self) -> u64 {
         self.size
