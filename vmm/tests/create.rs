@@ -152,6 +152,10 @@ fn images_of_every_format_are_made_as_qemu_img_makes_them() {
         for size in ["1M", "3000000", "5G"] {
             rows.push((format, format!("-f {format} x.{format} {size}")));
             for list in lists {
+                // 5.2 does not set metadata aside for such files.
+                if list.contains("data_file_raw") && common::major() < 6 {
+                    continue;
+                }
                 if size != "5G"
                     || !list.contains("alloc")
                         && !list.contains("raw")
@@ -289,4 +293,43 @@ fn killed_runs_leave_no_file() {
             fs::read_dir(bench.directory()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["qemu-img"]);
     }
+}
+
+#[test]
+fn disks_that_are_too_large_are_refused() {
+    let bench = Bench::new();
+    for (format, size, why) in [
+        ("raw", "7E", "Could not resize the image: File too large"),
+        ("vpc", "3T", "Disk size is too large, max size is 2040 GiB"),
+        ("vmdk", "1E", "The image size is too large for file format 'vmdk'"),
+    ] {
+        let said = bench.drop_in(&["create", "-f", format, "x", size]);
+        assert_eq!((said.code, said.stderr), (Some(1), format!("qemu-img: x: {why}\n")), "{format}");
+        assert!(!bench.path("x").exists());
+    }
+}
+
+#[test]
+fn no_encrypted_image_is_made() {
+    let bench = Bench::new();
+    for (format, list) in [
+        ("luks", "key-secret=s"),
+        ("qcow2", "encrypt.format=luks,encrypt.key-secret=s"),
+        ("qcow", "encryption=on,encrypt.key-secret=s"),
+    ] {
+        let line = ["create", "--object", "secret,id=s,data=abc", "-f", format, "-o", list, "x", "1M"];
+        let said = bench.instar(&line);
+        assert!(said.code == Some(1) && said.stderr.contains("(unsupported)"), "{said}");
+        assert!(!bench.path("x").exists());
+    }
+}
+
+#[test]
+fn a_file_that_may_not_grow_is_not_left_half() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("small")).unwrap();
+    let limit = "ulimit -f 1024; exec ./qemu-img create -f raw -o preallocation=full small/x 8M";
+    let said = Said::by(bench.command("sh").args(["-c", limit]));
+    assert_ne!(said.code, Some(0), "{said}");
+    assert_eq!(fs::read_dir(bench.path("small")).unwrap().count(), 0);
 }

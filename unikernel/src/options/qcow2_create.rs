@@ -119,6 +119,7 @@ impl Qcow2Create {
             }),
             data_file: values.text("data_file").map(|name| name.as_bytes().to_owned()),
             data_file_raw: values.flag("data_file_raw"),
+            encryption: None,
             preallocation,
         };
         Ok(Self { create, preallocation: of_file, encryption })

@@ -127,7 +127,7 @@ fn size<S: Storage>(
             }
             None => tell(CreatePart::Warning(
                 "Deprecated use of unopened backing file without explicit backing format, use of this image \
-                 requires potentially unsafe format probing"
+                 requires potentially unsafe\u{20}format probing"
                     .into(),
             )),
         }
