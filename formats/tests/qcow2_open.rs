@@ -1,12 +1,16 @@
 //! Existing qcow2 images that are written to: without faults, and with their snapshots as they were.
 
+#[path = "support/journal.rs"]
+mod journal;
 mod support;
 
 use std::path::{Path, PathBuf};
 
+use formats::check::{Release, Terms};
 use formats::qcow2::{Writer, open};
 use formats::write::Writer as _;
-use formats::{ErrorKind, Key};
+use formats::{Access, ErrorKind, Format, Image, Key, OpenOptions};
+use journal::Journal;
 use support::qcow2::{GEOMETRIES, assert_sound, content, scribble, write};
 use support::{Random, create, patch, qemu_img_ok, qemu_io, text};
 
@@ -92,6 +96,43 @@ fn images_with_everything_in_them_are_written_to() {
         write(&mut writer, 0, &wanted);
         store(writer, &path);
         assert_sound(&path, &wanted, list);
+    }
+}
+
+/// Corruptions that are found in an image, and no leaks.
+fn corruptions(bytes: &[u8]) -> u64 {
+    let terms = Terms { release: Release { major: 10, minor: 0 }, memory: 1 << 24 };
+    let options = OpenOptions { format: Some(Format::Qcow2), access: Access::Check, encryption: None };
+    let mut image = Image::open_with(bytes, options).unwrap();
+    let found = image.check(&terms, &mut |_| {}).unwrap().unwrap();
+    found.corruptions + found.check_errors
+}
+
+#[test]
+fn an_interruption_loses_space_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    for (number, list) in
+        (1..).zip(["cluster_size=512", "cluster_size=512,compat=0.10", "cluster_size=16384,extended_l2=on"])
+    {
+        let mut random = Random(number);
+        let path = image(directory.path(), list, 1 << 20, &mut random);
+        let (mut wanted, before) = (disk(&path, None), disk(&path, Some("one")));
+        let mut writer = open(Journal::new(std::fs::read(&path).unwrap()), None, Key::None).unwrap();
+        for _ in 0..3 {
+            scribble(&mut random, &mut writer, &mut wanted, 6);
+            writer.finish().unwrap();
+        }
+        let journal = writer.into_storage().0;
+        let step = (journal.events.len() / 60).max(1);
+        for after in (0..=journal.events.len()).rev().step_by(step) {
+            for chance in [0, 2, 4] {
+                let left = journal.interrupted(after, &mut random, chance);
+                assert_eq!(corruptions(&left), 0, "{list} {after} {chance}");
+            }
+        }
+        std::fs::write(&path, &journal.bytes).unwrap();
+        assert_sound(&path, &wanted, list);
+        assert!(disk(&path, Some("one")) == before, "{list}");
     }
 }
 
