@@ -116,7 +116,24 @@ impl Deflate {
             deflateTune(stream, GOOD_LENGTH, MAX_LAZY, NICE_LENGTH, MAX_CHAIN);
             deflate(stream, Z_FINISH)
         })?;
-        (status == Z_STREAM_END).then_some(length)
+        if status != Z_STREAM_END {
+            self.drain()?;
+            return None;
+        }
+        Some(length)
+    }
+
+    /// Takes what is left of a stream that was too long. A reset of zlib-rs 0.6.8 forgets those bytes, and does not give the room
+    /// for them back.
+    fn drain(&mut self) -> Option<()> {
+        let mut rest = [0; 512];
+        loop {
+            // SAFETY: as in `encode`; all of the input was taken, or what is left of it is not looked at.
+            let (status, length) = self.0.run(&[], &mut rest, |stream| unsafe { deflate(stream, Z_FINISH) })?;
+            if status == Z_STREAM_END || length == 0 {
+                return Some(());
+            }
+        }
     }
 }
 

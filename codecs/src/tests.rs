@@ -48,6 +48,18 @@ fn clusters_survive() {
 }
 
 #[test]
+fn an_encoder_stays_whole_however_often_there_is_no_room() {
+    for method in METHODS {
+        let mut encoder = Encoder::new(method);
+        let mut output = vec![0; 4095];
+        for seed in 0..20_000 {
+            assert_eq!(encoder.encode(&bytes(seed, 4096, 256), &mut output), None, "{method:?} {seed}");
+        }
+        assert!(encoder.encode(&[0; 4096], &mut output).is_some());
+    }
+}
+
+#[test]
 fn what_does_not_get_shorter_is_told() {
     for method in METHODS {
         let mut encoder = Encoder::new(method);
