@@ -251,6 +251,17 @@ fn presets_round_the_disk_up_and_choose_the_format() {
 }
 
 #[test]
+fn options_are_listed_in_instar_s_words() {
+    let bench = bench();
+    let said = bench.instar(&["convert", "-O", "vdi", "-o", "help", "d.raw", "out"]);
+    assert_eq!(said.code, Some(0), "{said}");
+    assert!(said.stdout.starts_with("Supported options:\n  "), "{said}");
+    assert!(said.stdout.contains("static=<bool (on/off)>"), "{said}");
+    let said = bench.instar(&["convert", "-O", "vdi", "-o", "help"]);
+    assert!(said.stdout.starts_with("Supported vdi options:\n  "), "{said}");
+}
+
+#[test]
 fn an_output_is_bounded() {
     let bench = bench();
     let said = bench.instar(&["convert", "--max-output", "512k", "d.raw", "out"]);

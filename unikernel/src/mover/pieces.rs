@@ -88,11 +88,6 @@ impl Pieces {
         Self { rest: 0..chain.virtual_size(), cluster, top_only }
     }
 
-    /// Leaves only those of `range`, which lies in what is still to come.
-    pub fn cut(&mut self, range: Range<u64>) {
-        self.rest = range;
-    }
-
     /// The next one.
     pub fn next<S: Storage>(&mut self, chain: &mut Chain<S>) -> Result<Option<Piece>, ErrorRecord> {
         let start = self.rest.start;

@@ -1,6 +1,7 @@
 //! What is moved: a disk, or several one behind the other.
 
 use alloc::{vec, vec::Vec};
+use core::ops::Range;
 
 use formats::{Chain, Storage};
 use protocol::ErrorRecord;
@@ -11,8 +12,8 @@ use super::pieces::{self, Kind, Piece, Pieces, SECTOR};
 pub struct Source<S> {
     disks: Vec<Disk<S>>,
     size: u64,
-    /// Bytes of the first disk that are left out.
-    skip: u64,
+    /// What is moved of the disks, if not all is.
+    part: Option<Range<u64>>,
     /// The disk that the next piece is of.
     current: usize,
 }
@@ -33,18 +34,14 @@ impl<S: Storage> Source<S> {
             size = start.checked_add(chain.virtual_size()).filter(|&size| size <= 1 << 63)?;
             disks.push(Disk { start, chain, pieces });
         }
-        Some(Self { disks, size, skip: 0, current: 0 })
+        Some(Self { disks, size, part: None, current: 0 })
     }
 
-    /// The bytes `[start, end)` of the first disk, as far as it goes.
-    pub fn part(mut self, start: u64, end: u64) -> Self {
-        self.disks.truncate(1);
-        let end = end.min(self.disks.first().map_or(0, |disk| disk.chain.virtual_size()));
+    /// The bytes `[start, end)` of the disk, as far as it goes: one piece of data, up to a whole sector.
+    pub fn part(self, start: u64, end: u64) -> Self {
+        let end = end.min(self.size);
         let start = start.min(end);
-        for disk in &mut self.disks {
-            disk.pieces.cut(start..end);
-        }
-        Self { size: end - start, skip: start, ..self }
+        Self { part: Some(start..end), size: (end - start).next_multiple_of(SECTOR), ..self }
     }
 
     /// The disks.
@@ -73,9 +70,14 @@ impl<S: Storage> Source<S> {
 
     /// The next piece, in ascending order.
     pub fn next_piece(&mut self) -> Result<Option<Piece>, ErrorRecord> {
+        if self.part.is_some() {
+            let whole = self.current == 0 && self.size > 0;
+            self.current = 1;
+            return Ok(whole.then_some(Piece { start: 0, length: self.size, kind: Kind::Data }));
+        }
         while let Some(Disk { start, chain, pieces }) = self.disks.get_mut(self.current) {
             if let Some(piece) = pieces.next(chain)? {
-                return Ok(Some(Piece { start: *start + piece.start - self.skip, ..piece }));
+                return Ok(Some(Piece { start: *start + piece.start, ..piece }));
             }
             self.current += 1;
         }
@@ -84,24 +86,23 @@ impl<S: Storage> Source<S> {
 
     /// Fills `buffer` with what is from `offset` on; behind the end are zeros.
     pub fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), ErrorRecord> {
-        let inside = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let (buffer, beyond) = buffer.split_at_mut(inside.min(buffer.len()));
+        let Some(part) = self.part.clone() else { return self.read_whole(offset, buffer) };
+        let first = part.start + offset;
+        let inside = usize::try_from(part.end.saturating_sub(first)).unwrap_or(usize::MAX);
+        let (inside, beyond) = buffer.split_at_mut(inside.min(buffer.len()));
         beyond.fill(0);
-        if self.skip.is_multiple_of(SECTOR) && buffer.len().is_multiple_of(SECTOR as usize) {
-            return self.read_inside(offset + self.skip, buffer);
-        }
         // Images are read in whole sectors.
-        let start = (offset + self.skip) / SECTOR * SECTOR;
-        let before = usize::try_from(offset + self.skip - start).unwrap_or(0);
-        let mut sectors = vec![0; (before + buffer.len()).next_multiple_of(SECTOR as usize)];
-        self.read_inside(start, &mut sectors)?;
-        if let Some(bytes) = sectors.get(before..before + buffer.len()) {
-            buffer.copy_from_slice(bytes);
+        let start = first / SECTOR * SECTOR;
+        let before = usize::try_from(first - start).unwrap_or(0);
+        let mut sectors = vec![0; (before + inside.len()).next_multiple_of(SECTOR as usize)];
+        self.read_whole(start, &mut sectors)?;
+        if let Some(bytes) = sectors.get(before..before + inside.len()) {
+            inside.copy_from_slice(bytes);
         }
         Ok(())
     }
 
-    fn read_inside(&mut self, mut offset: u64, mut buffer: &mut [u8]) -> Result<(), ErrorRecord> {
+    fn read_whole(&mut self, mut offset: u64, mut buffer: &mut [u8]) -> Result<(), ErrorRecord> {
         let next = self.disks.partition_point(|disk| disk.start <= offset);
         for Disk { start, chain, .. } in self.disks.iter_mut().skip(next.saturating_sub(1)) {
             let within = offset - *start;

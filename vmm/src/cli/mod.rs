@@ -9,6 +9,7 @@ mod common;
 mod compare;
 mod convert;
 mod create;
+mod dd;
 mod image;
 mod image_opts;
 mod info;
@@ -56,6 +57,7 @@ enum Subcommand {
     Compare(compare::Compare),
     Convert(convert::Convert),
     Create(create::Create),
+    Dd(dd::Dd),
     Info(info::Info),
     Inspect(inspect::Inspect),
     Map(map::Map),
@@ -101,6 +103,7 @@ fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Failur
         Some(check::NAME) => check::run(speaker, rest),
         Some(compare::NAME) => compare::run(speaker, rest),
         Some(create::NAME) => done(create::run(speaker, rest)),
+        Some(dd::NAME) => done(dd::run(speaker, rest)),
         Some(convert::NAME) => done(convert::run(speaker, rest)),
         Some(info::NAME) => done(info::run(speaker, rest)),
         // qemu-img has no such command.
