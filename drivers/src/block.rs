@@ -15,7 +15,7 @@ use crate::{
 pub const SECTOR: u64 = 512;
 
 /// Longest single request in bytes; a longer read is several requests in flight at once.
-const MAX_REQUEST: usize = 256 << 10;
+const MAX_REQUEST: usize = 1 << 20;
 
 /// Longest read or write in bytes that can be [begun](Block::start_write).
 pub const MAX_STARTED: usize = 2 << 20;
@@ -248,7 +248,7 @@ impl Block {
             }
         };
         self.started.push(Started { token, place, memory });
-        self.transport.notify(REQUESTS);
+        self.notify();
         Ok(())
     }
 
@@ -340,7 +340,7 @@ impl Block {
         }
         let header = Header { kind: TYPE_FLUSH, reserved: 0, sector: 0 };
         self.submit(header, None).ok_or(BlockError::Device)?;
-        self.transport.notify(REQUESTS);
+        self.notify();
         self.wait_for_one()
     }
 
@@ -364,7 +364,7 @@ impl Block {
             let length = u64::from(chunk.length);
             while self.submit(header, Some(chunk)).is_none() {
                 // The queue is full: something of ours is in flight, or the ring is broken.
-                self.transport.notify(REQUESTS);
+                self.notify();
                 match in_flight.checked_sub(1) {
                     Some(fewer) => {
                         outcome = outcome.and(self.wait_for_one());
@@ -377,11 +377,18 @@ impl Block {
             in_flight += 1;
             sector += length / SECTOR;
         }
-        self.transport.notify(REQUESTS);
+        self.notify();
         for _ in 0..in_flight {
             outcome = outcome.and(self.wait_for_one());
         }
         outcome
+    }
+
+    /// Tells the device of what was submitted.
+    fn notify(&self) {
+        if self.queue.wants_notification() {
+            self.transport.notify(REQUESTS);
+        }
     }
 
     fn submit(&mut self, header: Header, data: Option<Segment>) -> Option<Token> {

@@ -11,6 +11,7 @@ const SIZE: usize = 64;
 const DESC_NEXT: u16 = 1;
 const DESC_WRITE: u16 = 2;
 const AVAIL_NO_INTERRUPT: u16 = 1;
+const USED_NO_NOTIFY: u16 = 1;
 
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -162,6 +163,13 @@ impl Virtqueue {
         unsafe { addr_of_mut!(self.rings.avail_index).write_volatile(self.next_avail) };
         fence(Ordering::SeqCst);
         Some(Token(head))
+    }
+
+    /// Whether the device wants to be told of what was submitted: not while it is at work.
+    pub(crate) fn wants_notification(&self) -> bool {
+        // SAFETY: a plain load from memory of our own that the device writes; `submit` ends with a fence.
+        let flags = unsafe { addr_of!(self.rings.used.flags).read_volatile() };
+        flags & USED_NO_NOTIFY == 0
     }
 
     /// The next request the device is done with and how many bytes it wrote, if there is one.

@@ -251,7 +251,7 @@ pub fn run_guest(
     if command.start == DeviceStart::HandedOver {
         bus.bring_up(machine.rings())?;
     }
-    let served = events_of_disks(&machine, &bus, &threaded)?;
+    let served = events_of_disks(&mut bus, &threaded)?;
 
     if let Some(sandbox) = sandbox {
         let read = |directory| Beneath(AsFd::as_fd(directory), Use::Read);
@@ -455,15 +455,11 @@ fn foreign_words(device_count: usize) -> String {
 
 /// An event for the notifications of each of the disks that are not served in the vCPU's thread, where the console
 /// always is.
-fn events_of_disks(
-    machine: &Machine,
-    bus: &DeviceBus,
-    threaded: &[usize],
-) -> Result<Vec<(SharedDevice, EventFd)>, Error> {
+fn events_of_disks(bus: &mut DeviceBus, threaded: &[usize]) -> Result<Vec<(SharedDevice, EventFd)>, Error> {
     let mut served = vec![];
     for &index in threaded {
         let event = EventFd::new(EFD_NONBLOCK).map_err(Error::EventLoop)?;
-        machine.notify_through(index, &event)?;
+        bus.notify_through(index, event.try_clone().map_err(Error::EventLoop)?);
         served.extend(bus.device(index).map(|device| (device, event)));
     }
     Ok(served)

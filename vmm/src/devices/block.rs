@@ -233,14 +233,20 @@ impl VirtioDevice for Block {
         queue: &mut Queue,
         memory: &GuestMemoryMmap,
     ) -> Result<(), DeviceError> {
-        while let Some(chain) = chain::next(queue, memory)? {
-            let request = Request::parse(&chain, memory)?;
-            let (status, written) = self.execute(&request);
-            let outside = |_| DeviceError::Chain("points outside of memory");
-            memory.write_obj(status as u8, request.status.addr()).map_err(outside)?;
-            queue.add_used(memory, chain.head, u32::try_from(written + 1).unwrap_or(u32::MAX))?;
+        // While it is at work it need not be told of more.
+        loop {
+            queue.disable_notification(memory)?;
+            while let Some(chain) = chain::next(queue, memory)? {
+                let request = Request::parse(&chain, memory)?;
+                let (status, written) = self.execute(&request);
+                let outside = |_| DeviceError::Chain("points outside of memory");
+                memory.write_obj(status as u8, request.status.addr()).map_err(outside)?;
+                queue.add_used(memory, chain.head, u32::try_from(written + 1).unwrap_or(u32::MAX))?;
+            }
+            if !queue.enable_notification(memory)? {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }
 

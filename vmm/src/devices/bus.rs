@@ -1,6 +1,7 @@
 //! The devices of a machine, found by address.
 
 use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::EventFd;
 
 use super::{DeviceError, MMIO_BASE, MMIO_STRIDE, MmioTransport, SharedDevice};
 use crate::machine::{Bus, idle};
@@ -35,6 +36,13 @@ impl DeviceBus {
         self.rings = transport.bring_up(self.rings, &self.memory)?;
         self.transports.push(transport);
         Ok(())
+    }
+
+    /// Lets notifications of device number `index` ring `event`.
+    pub fn notify_through(&mut self, index: usize, event: EventFd) {
+        if let Some(transport) = self.transports.get_mut(index) {
+            transport.notify_through(event);
+        }
     }
 
     /// Device number `index`.

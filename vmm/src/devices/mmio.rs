@@ -7,6 +7,7 @@ use virtio_bindings::bindings::virtio_config::{
 };
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::eventfd::EventFd;
 
 use super::{DeviceError, VirtioDevice};
 
@@ -77,6 +78,8 @@ pub struct MmioTransport {
     driver_features_sel: u32,
     driver_features: u64,
     queue_sel: usize,
+    /// Where notifications of queue 0 go, if somebody else serves it.
+    doorbell: Option<EventFd>,
 }
 
 impl MmioTransport {
@@ -97,12 +100,19 @@ impl MmioTransport {
             driver_features_sel: 0,
             driver_features: 0,
             queue_sel: 0,
+            doorbell: None,
         })
     }
 
     /// The device behind the registers.
     pub fn device(&self) -> SharedDevice {
         self.shared.clone()
+    }
+
+    /// Lets notifications of queue 0 ring `event`, for a thread that serves it. The device is not locked for that: it may be at
+    /// work.
+    pub fn notify_through(&mut self, event: EventFd) {
+        self.doorbell = Some(event);
     }
 
     /// Number of queues.
@@ -154,7 +164,12 @@ impl MmioTransport {
                 self.set_driver_features(value);
             }
             QUEUE_SEL => self.queue_sel = value as usize,
-            QUEUE_NOTIFY => return self.shared.notified(value as usize, memory),
+            QUEUE_NOTIFY => {
+                return match &self.doorbell {
+                    Some(event) if value == 0 => event.write(1).map_err(DeviceError::Doorbell),
+                    _ => self.shared.notified(value as usize, memory),
+                };
+            }
             INTERRUPT_ACK => {}
             STATUS => return self.set_status(value),
             QUEUE_NUM | QUEUE_READY | QUEUE_DESC_LOW..=QUEUE_DEVICE_HIGH => {

@@ -66,6 +66,9 @@ pub enum DeviceError {
     /// The rings of a queue are not usable.
     #[error("virtqueue: {0}")]
     Queue(virtio_queue::Error),
+    /// The thread that serves a device cannot be told of requests.
+    #[error("doorbell: {0}")]
+    Doorbell(std::io::Error),
     /// A descriptor chain is not a request.
     #[error("descriptor chain: {0}")]
     Chain(&'static str),

@@ -17,10 +17,7 @@ pub use memory::{GuestMemory, MAX_MEMORY, MIN_MEMORY};
 pub use vcpu::{Bus, Cpu, Exit, Fault, Vcpu};
 pub use workers::{WorkerFailure, Workers, idle};
 
-use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
-use vmm_sys_util::eventfd::EventFd;
-
-use crate::devices::{MMIO_BASE, MMIO_STRIDE, QUEUE_NOTIFY};
+use kvm_ioctls::VmFd;
 
 /// Address of the guest's image, and of its memory: nothing is below.
 pub const IMAGE_BASE: u64 = 2 << 20;
@@ -80,13 +77,5 @@ impl Machine {
     /// Guest address of the first page of rings.
     pub fn rings(&self) -> u64 {
         self.plan.rings
-    }
-
-    /// Lets the guest's notifications of device `index` arrive at `event` instead of ending in an exit.
-    pub fn notify_through(&self, index: usize, event: &EventFd) -> Result<(), MachineError> {
-        let address = MMIO_BASE + index as u64 * MMIO_STRIDE + QUEUE_NOTIFY;
-        self.vm
-            .register_ioevent(event, &IoEventAddress::Mmio(address), NoDatamatch)
-            .map_err(|error| MachineError::kvm("register an ioeventfd", error))
     }
 }

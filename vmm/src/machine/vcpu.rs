@@ -68,11 +68,7 @@ pub fn open_kvm() -> Result<Kvm, MachineError> {
     if kvm.get_api_version() != 12 {
         return Err(MachineError::KvmUnusable(io::Error::other("this is not KVM version 12")));
     }
-    for (capability, name) in [
-        (Cap::UserMemory, "user memory"),
-        (Cap::ImmediateExit, "immediate exit"),
-        (Cap::Ioeventfd, "ioeventfd"),
-    ] {
+    for (capability, name) in [(Cap::UserMemory, "user memory"), (Cap::ImmediateExit, "immediate exit")] {
         if !kvm.check_extension(capability) {
             return Err(MachineError::Capability(name));
         }
