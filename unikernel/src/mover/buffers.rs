@@ -7,7 +7,7 @@ use formats::{FileIndex, StorageError, write::Writer};
 use super::{StartWrite, pieces::BUFFER};
 
 /// Buffers there are: one that is filled while the others are being written.
-const BUFFERS: usize = 4;
+const BUFFERS: usize = 5;
 
 /// All buffers.
 #[derive(Debug, Default)]

@@ -144,6 +144,14 @@ fn failed(error: &formats::Error, message: alloc::string::String) -> ErrorRecord
 
 /// The runs `[from, to)` of sectors of `buffer` that are written. Its first sector is sector `first` of the disk.
 pub fn runs(buffer: &[u8], first: u64, sparse: SparseSize) -> Vec<(u64, u64)> {
+    if is_one_run(buffer, first, sparse) {
+        return vec![(first, first + (buffer.len() as u64).div_ceil(SECTOR))];
+    }
+    search(buffer, first, sparse)
+}
+
+/// As [`runs`], sector by sector.
+fn search(buffer: &[u8], first: u64, sparse: SparseSize) -> Vec<(u64, u64)> {
     let (mut runs, mut sectors) = (vec![], Sectors { buffer, first });
     while !sectors.buffer.is_empty() {
         let from = sectors.first;
@@ -152,6 +160,14 @@ pub fn runs(buffer: &[u8], first: u64, sparse: SparseSize) -> Vec<(u64, u64)> {
         }
     }
     runs
+}
+
+/// Whether that can be told from a few sectors: with data at each multiple of what is left out at least there is no run of zeros
+/// that is long enough. Most of what is moved is like that.
+fn is_one_run(buffer: &[u8], first: u64, sparse: SparseSize) -> bool {
+    let step = usize::try_from(sparse.alignment() * SECTOR).unwrap_or(usize::MAX);
+    first.is_multiple_of(sparse.alignment())
+        && buffer.chunks(step).all(|block| !is_zero(block.get(..SECTOR as usize).unwrap_or(block)))
 }
 
 /// The sectors still to be looked at.
@@ -243,6 +259,29 @@ mod tests {
         assert_eq!(written("xxxxxxxx................x.......", 0, 8192), [(0, 32)]);
         assert_eq!(written("x.x..x", 0, 512), [(0, 1), (2, 3), (5, 6)]);
         assert_eq!(written("x.x..x", 0, 1024), [(0, 6)]);
+    }
+
+    #[test]
+    fn a_glance_tells_what_a_search_does() {
+        let mut state = 1_u32;
+        let mut glances = 0;
+        for _ in 0..20_000 {
+            let mut next = |bound: u32| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) % bound
+            };
+            let (count, first, rare) = (1 + next(40) as usize, u64::from(next(3) * 4), 2 + next(8));
+            let sparse = SparseSize::new(u64::from(1 + next(12)) * SECTOR);
+            let sectors: Vec<u8> = (0..count).map(|_| u8::from(next(rare) != 0)).collect();
+            let buffer: Vec<u8> = sectors.iter().flat_map(|&byte| [byte; SECTOR as usize]).collect();
+            glances += usize::from(is_one_run(&buffer, first, sparse));
+            assert_eq!(
+                runs(&buffer, first, sparse),
+                search(&buffer, first, sparse),
+                "{sectors:?} {first} {sparse:?}"
+            );
+        }
+        assert!(glances > 1000, "{glances}");
     }
 
     #[test]
