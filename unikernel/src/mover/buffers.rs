@@ -4,21 +4,28 @@ use alloc::{collections::VecDeque, rc::Rc, vec::Vec};
 
 use formats::{FileIndex, StorageError, write::Writer};
 
-use super::{StartWrite, pieces::BUFFER};
+use super::StartWrite;
 
 /// Buffers there are: one that is filled while the others are being written.
 const BUFFERS: usize = 5;
 
 /// All buffers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Buffers {
+    /// Bytes that each holds at most.
+    size: usize,
     free: Vec<Vec<u8>>,
     /// Those that are being written, with the file that was given parts of them last.
     writing: VecDeque<(FileIndex, Rc<Vec<u8>>)>,
 }
 
 impl Buffers {
-    /// A buffer of `length` bytes, at most [`BUFFER`], which holds anything. Waits for one if all are being written.
+    /// Buffers of up to `size` bytes.
+    pub fn new(size: usize) -> Self {
+        Self { size, free: Vec::new(), writing: VecDeque::new() }
+    }
+
+    /// A buffer of `length` bytes, which holds anything. Waits for one if all are being written.
     pub fn take<T: StartWrite>(
         &mut self,
         length: usize,
@@ -33,7 +40,7 @@ impl Buffers {
                 Some((file, _)) if self.writing.len() >= BUFFERS => {
                     target.file(*file).ok_or(StorageError)?.reap(true)?;
                 }
-                _ => break Vec::with_capacity(BUFFER),
+                _ => break Vec::with_capacity(self.size),
             }
         };
         buffer.resize(length, 0);

@@ -14,7 +14,7 @@ use super::{
     StartWrite, Terms,
     buffers::Buffers,
     copy::{failed, refused},
-    pieces::{BUFFER, Kind, SECTOR, is_zero},
+    pieces::{Kind, SECTOR, is_zero},
     source::Source,
 };
 use crate::workers::{Done, Job, Pool, Task};
@@ -22,8 +22,11 @@ use crate::workers::{Done, Job, Pool, Task};
 /// Bytes that are read at once, where units are small.
 const READ: u64 = 1 << 20;
 
+/// Bytes of streams that are written at once, where they are small.
+const WRITTEN: usize = 256 << 10;
+
 /// Bytes of units that are on their way together, where these are small.
-const ON_THEIR_WAY: u64 = 2 << 20;
+const ON_THEIR_WAY: u64 = 1 << 20;
 
 /// What `codec` asks of an encoder; nothing where there is none.
 pub fn method(codec: Codec) -> Option<Method> {
@@ -73,7 +76,7 @@ impl<'a, T: StartWrite> Compress<'a, T> {
             submitted: VecDeque::new(),
             spare: Vec::new(),
             read: Vec::new(),
-            output: Output::default(),
+            output: Output::new(),
         }
     }
 
@@ -208,7 +211,6 @@ impl<'a, T: StartWrite> Compress<'a, T> {
 }
 
 /// Streams that lie one behind the other, to be written together.
-#[derive(Default)]
 struct Output {
     buffers: Buffers,
     /// Their bytes, with where the first of them goes and the disk offset of the unit they begin with.
@@ -216,6 +218,10 @@ struct Output {
 }
 
 impl Output {
+    fn new() -> Self {
+        Self { buffers: Buffers::new(WRITTEN), gathered: None }
+    }
+
     /// Adds what is to be stored at `place`.
     fn append<T: StartWrite>(
         &mut self,
@@ -228,7 +234,7 @@ impl Output {
             let (file, offset, _, held) = gathered;
             *file == place.file
                 && offset + held.len() as u64 == place.offset
-                && held.len() + bytes.len() <= BUFFER
+                && held.len() + bytes.len() <= WRITTEN
         };
         if !self.gathered.as_ref().is_some_and(fits) {
             self.flush(target)?;

@@ -55,7 +55,7 @@ pub struct Copy<'a, T> {
 impl<'a, T: StartWrite> Copy<'a, T> {
     /// Copies into `target`.
     pub fn new(target: &'a mut dyn Writer<Storage = T>, terms: Terms) -> Self {
-        Self { target, terms, buffers: Buffers::default(), last: None, ends: BTreeMap::new() }
+        Self { target, terms, buffers: Buffers::new(BUFFER), last: None, ends: BTreeMap::new() }
     }
 
     /// Copies all of `source`. `progress` is told how many bytes of data more are behind.

@@ -1,6 +1,9 @@
 //! The guest's ELF: loaded by `linux-loader`; its segments say what is mapped and how, its symbols name faults.
 
-use std::{io::Cursor, ops::Range};
+use std::{
+    io::{self, Cursor, Read, Seek, SeekFrom},
+    ops::Range,
+};
 
 use linux_loader::loader::{KernelLoader, elf::Elf};
 use object::{
@@ -8,6 +11,8 @@ use object::{
     elf::{PF_R, PF_W, PF_X, PT_LOAD},
     read::elf::{ElfFile64, ProgramHeader},
 };
+
+use vm_memory::{ReadVolatile, VolatileMemoryError, VolatileSlice, bitmap::BitmapSlice};
 
 use super::{
     GuestMemory, IMAGE_BASE, MachineError,
@@ -17,10 +22,43 @@ use super::{
 /// The unikernel that answers every command.
 pub static UNIKERNEL: &[u8] = include_bytes!(env!("INSTAR_UNIKERNEL"));
 
-/// Gives up the memory that the unikernel takes as a part of this program: it is in the machine now. Whoever looks at it again
-/// has it read again.
-fn forget_unikernel() {
-    let range = UNIKERNEL.as_ptr_range();
+/// Bytes of the program that are copied at once.
+const PIECE: usize = 256 << 10;
+
+/// The bytes of a guest on their way into its memory. Of the unikernel, which is a part of this program, what is behind is given
+/// up: it is in the machine then, and need not take memory twice. Whoever looks at it again has it read again.
+struct Unloaded<'data>(Cursor<&'data [u8]>);
+
+impl Read for Unloaded<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl Seek for Unloaded<'_> {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.0.seek(position)
+    }
+}
+
+impl ReadVolatile for Unloaded<'_> {
+    fn read_volatile<B: BitmapSlice>(
+        &mut self,
+        buf: &mut VolatileSlice<'_, B>,
+    ) -> Result<usize, VolatileMemoryError> {
+        let from = self.0.position() as usize;
+        let count = self.0.read_volatile(&mut buf.subslice(0, buf.len().min(PIECE))?)?;
+        let bytes = *self.0.get_ref();
+        if std::ptr::eq(bytes, UNIKERNEL) {
+            forget(&UNIKERNEL[from..from + count]);
+        }
+        Ok(count)
+    }
+}
+
+/// Gives up the memory of a part of this program, but for pages that it begins or ends in.
+fn forget(part: &'static [u8]) {
+    let range = part.as_ptr_range();
     let page = PAGE as usize;
     let (first, last) = ((range.start as usize).next_multiple_of(page), range.end as usize / page * page);
     if first < last {
@@ -92,12 +130,9 @@ impl<'data> Image<'data> {
             let pages = segment.mapped_pages();
             memory.use_small_pages(pages.start, pages.end);
         }
-        Elf::load(memory.get(), None, &mut Cursor::new(self.bytes), None)
-            .map_err(|error| MachineError::Image(error.to_string()))?;
-        if std::ptr::eq(self.bytes, UNIKERNEL) {
-            forget_unikernel();
-        }
-        Ok(())
+        Elf::load(memory.get(), None, &mut Unloaded(Cursor::new(self.bytes)), None)
+            .map(|_| ())
+            .map_err(|error| MachineError::Image(error.to_string()))
     }
 }
 
