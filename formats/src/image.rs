@@ -210,6 +210,14 @@ impl<S: Storage> Image<S> {
                 let mut files = Files { own: &mut self.storage, attached: &mut self.attached };
                 vmdk.stream(&mut files, extent, offset).map(Some)
             }
+            Driver::Qcow(qcow) => Ok(Some(Stream {
+                file: extent.file,
+                offset,
+                length,
+                codec: Codec::Deflate,
+                cluster_len: qcow.cluster_len(),
+                skip: extent.start % qcow.cluster_len(),
+            })),
             Driver::Dmg(dmg) => dmg.stream(extent),
             _ => Ok(None),
         }

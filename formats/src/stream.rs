@@ -24,7 +24,7 @@ pub struct Stream {
     pub file: FileIndex,
     /// File offset in bytes of its first byte.
     pub offset: u64,
-    /// Bytes that it is long at most, at least 1.
+    /// Bytes that it is long at most. A qcow image can say 0: that is not decoded.
     pub length: u64,
     /// What it is compressed with.
     pub codec: Codec,

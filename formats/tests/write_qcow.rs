@@ -4,9 +4,9 @@ mod support;
 
 use std::fs;
 
-use formats::Codec;
 use formats::qcow::{self, Create};
 use formats::write::Writer;
+use formats::{Codec, Image};
 use miniz_oxide::deflate::compress_to_vec;
 use support::write::{Disk, assert_files, assert_holds, assert_same, converted, new_file, old_file};
 use support::{Random, qemu_img_ok, text};
@@ -116,6 +116,9 @@ fn clusters_that_are_compressed() {
     let reads = |disk: &Disk| {
         qemu_img_ok(&["convert", "-f", "qcow", "-O", "raw", text(&path), text(&raw)]);
         assert_same(&fs::read(&raw).unwrap(), &disk.bytes, &path);
+        let mut read = vec![0; disk.bytes.len()];
+        Image::open(support::FileStorage::open(&path), None).unwrap().read(0, &mut read).unwrap();
+        assert_same(&read, &disk.bytes, &path);
     };
     reads(&disk);
     // They can be written to again.
