@@ -46,11 +46,19 @@ impl ReadVolatile for Unloaded<'_> {
         &mut self,
         buf: &mut VolatileSlice<'_, B>,
     ) -> Result<usize, VolatileMemoryError> {
-        let from = self.0.position() as usize;
-        let count = self.0.read_volatile(&mut buf.subslice(0, buf.len().min(PIECE))?)?;
-        let bytes = *self.0.get_ref();
-        if std::ptr::eq(bytes, UNIKERNEL) {
-            forget(&UNIKERNEL[from..from + count]);
+        let own = std::ptr::eq(*self.0.get_ref(), UNIKERNEL);
+        let mut count = 0;
+        while count < buf.len() {
+            let from = self.0.position() as usize;
+            let mut piece = buf.subslice(count, (buf.len() - count).min(PIECE))?;
+            let read = self.0.read_volatile(&mut piece)?;
+            if read == 0 {
+                break;
+            }
+            if own {
+                forget(&UNIKERNEL[from..from + read]);
+            }
+            count += read;
         }
         Ok(count)
     }
