@@ -15,6 +15,8 @@ pub struct Source<S> {
     skip: u64,
     /// The disk that the next piece is of.
     current: usize,
+    /// Bytes that are copied behind the last disk, and whether they were a piece already.
+    tail: (Vec<u8>, bool),
 }
 
 struct Disk<S> {
@@ -33,7 +35,7 @@ impl<S: Storage> Source<S> {
             size = start.checked_add(chain.virtual_size()).filter(|&size| size <= 1 << 63)?;
             disks.push(Disk { start, chain, pieces });
         }
-        Some(Self { disks, size, skip: 0, current: 0 })
+        Some(Self { disks, size, skip: 0, current: 0, tail: (Vec::new(), false) })
     }
 
     /// The bytes `[start, end)` of the first disk, as far as it goes.
@@ -47,6 +49,16 @@ impl<S: Storage> Source<S> {
         Self { size: end - start, skip: start, ..self }
     }
 
+    /// With more to be copied behind the disks, made to be `size` bytes.
+    pub fn with_tail(self, size: u64, tail: Vec<u8>) -> Self {
+        let mut bytes = Vec::new();
+        if !tail.is_empty() {
+            bytes.resize(usize::try_from(size.saturating_sub(self.size)).unwrap_or(0), 0);
+            bytes.extend(tail);
+        }
+        Self { tail: (bytes, false), ..self }
+    }
+
     /// The disks.
     pub fn chains(&self) -> impl ExactSizeIterator<Item = &Chain<S>> {
         self.disks.iter().map(|disk| &disk.chain)
@@ -55,6 +67,11 @@ impl<S: Storage> Source<S> {
     /// Bytes of all disks.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Where the last piece ends, in bytes.
+    pub fn end(&self) -> u64 {
+        self.size + self.tail.0.len() as u64
     }
 
     /// Bytes of the pieces that are data, or of all of them; to be asked before the first piece is.
@@ -79,14 +96,21 @@ impl<S: Storage> Source<S> {
             }
             self.current += 1;
         }
-        Ok(None)
+        let (tail, given) = &mut self.tail;
+        let is_next = !tail.is_empty() && !core::mem::replace(given, true);
+        Ok(is_next.then_some(Piece { start: self.size, length: tail.len() as u64, kind: Kind::Data }))
     }
 
-    /// Fills `buffer` with what is from `offset` on; behind the end are zeros.
+    /// Fills `buffer` with what is from `offset` on; behind the end, and the tail, are zeros.
     pub fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), ErrorRecord> {
         let inside = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
         let (buffer, beyond) = buffer.split_at_mut(inside.min(buffer.len()));
         beyond.fill(0);
+        let behind = usize::try_from(offset.saturating_sub(self.size)).unwrap_or(usize::MAX);
+        let tail = self.tail.0.get(behind..).unwrap_or_default();
+        for (byte, kept) in beyond.iter_mut().zip(tail) {
+            *byte = *kept;
+        }
         if self.skip.is_multiple_of(SECTOR) && buffer.len().is_multiple_of(SECTOR as usize) {
             return self.read_inside(offset + self.skip, buffer);
         }

@@ -7,6 +7,7 @@ mod image;
 mod kick;
 mod memory;
 mod paging;
+mod ticks;
 mod vcpu;
 mod workers;
 
@@ -14,6 +15,7 @@ pub use error::MachineError;
 pub use image::{UNIKERNEL, symbol_at};
 pub use kick::{Deadline, Kicker};
 pub use memory::{GuestMemory, MAX_MEMORY, MIN_MEMORY};
+pub use ticks::ticks;
 pub use vcpu::{Bus, Cpu, Exit, Fault, Vcpu};
 pub use workers::{WorkerFailure, Workers, idle};
 
