@@ -13,6 +13,12 @@ const SPIN: u64 = 100_000;
 /// The idle register, if the machine has one.
 static REGISTER: AtomicPtr<u32> = AtomicPtr::new(null_mut());
 
+/// The time-stamp counter of the processor.
+pub fn ticks() -> u64 {
+    // SAFETY: every x86-64 processor has the counter, and machines leave it to ring 3.
+    unsafe { _rdtsc() }
+}
+
 /// From now on who waits for long writes to `register`, which puts the processor to sleep for some tens of microseconds.
 ///
 /// # Safety
@@ -36,8 +42,7 @@ impl Patience {
 
     /// Waits for a moment: spins at first, then sleeps, where the machine can.
     pub fn wait(&mut self) {
-        // SAFETY: every x86-64 processor has the counter, and machines leave it to ring 3.
-        let now = unsafe { _rdtsc() };
+        let now = ticks();
         let since = *self.since.get_or_insert(now);
         let register = REGISTER.load(Ordering::Relaxed);
         if register.is_null() || now.wrapping_sub(since) < SPIN {

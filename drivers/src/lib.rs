@@ -16,7 +16,7 @@ mod queue;
 
 pub use block::{Block, BlockError, MAX_STARTED, SECTOR, Serial};
 pub use console::Console;
-pub use idle::{Patience, set_idle_register};
+pub use idle::{Patience, set_idle_register, ticks};
 pub use landing::Landing;
 pub use mmio::{DeviceType, MmioTransport, TransportError};
 pub use queue::Rings;

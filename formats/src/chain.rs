@@ -64,6 +64,11 @@ impl<S: Storage> Chain<S> {
         &mut self.layers
     }
 
+    /// The image on top.
+    pub fn into_top(self) -> Option<Image<S>> {
+        self.layers.into_iter().next()
+    }
+
     /// Size of the disk in bytes: that of the top.
     pub fn virtual_size(&self) -> u64 {
         self.layers.first().map_or(0, Image::virtual_size)

@@ -57,6 +57,12 @@ const TARGETS: &[(&str, &str, &[&str])] = &[
     ("qcow2", "preallocation=falloc", &[]),
     ("qcow2", "preallocation=full", &[]),
     ("qcow2", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", &[]),
+    (
+        "qcow2",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,preallocation=metadata",
+        &["-S", "0"],
+    ),
+    ("qcow2", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,preallocation=falloc", &[]),
     ("qcow2", "", &["-c"]),
     ("qcow2", "compression_type=zstd", &["-c"]),
     ("qcow2", "cluster_size=4k", &["-c"]),

@@ -309,19 +309,112 @@ fn disks_that_are_too_large_are_refused() {
     }
 }
 
+/// What a new encrypted image is made of: format, and its `-o` list.
+const ENCRYPTED: [(&str, &str); 8] = [
+    ("luks", "key-secret=s,iter-time=10"),
+    ("luks", "key-secret=s,iter-time=0,cipher-alg=serpent-128,cipher-mode=ctr,hash-alg=sha512"),
+    (
+        "luks",
+        "key-secret=s,iter-time=10,ivgen-alg=essiv,ivgen-hash-alg=sha256,cipher-mode=cbc,hash-alg=ripemd160",
+    ),
+    ("luks", "key-secret=s,iter-time=10,preallocation=full"),
+    ("qcow2", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,cluster_size=4k"),
+    (
+        "qcow2",
+        "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,encrypt.ivgen-alg=plain,compat=0.10",
+    ),
+    ("qcow2", "encrypt.format=aes,encrypt.key-secret=s"),
+    ("qcow2", "encryption=on,encrypt.key-secret=s,preallocation=metadata"),
+];
+
+/// Takes what no two images have in common out of what `info` says.
+fn settle_keys(text: &str) -> String {
+    let own = ["iters", "uuid", "master key iters", "stride", "filename", "image:", "disk size", "date"];
+    text.lines()
+        .filter(|line| !own.iter().any(|name| line.trim_start().starts_with(name)))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
 #[test]
-fn no_encrypted_image_is_made() {
+fn encrypted_images_are_those_of_the_reference() {
+    const SECRET: [&str; 2] = ["--object", "secret,id=s,data=0123456789abcdef"];
     let bench = Bench::new();
-    for (format, list) in [
-        ("luks", "key-secret=s"),
-        ("qcow2", "encrypt.format=luks,encrypt.key-secret=s"),
-        ("qcow", "encryption=on,encrypt.key-secret=s"),
-    ] {
-        let line = ["create", "--object", "secret,id=s,data=abc", "-f", format, "-o", list, "x", "1M"];
-        let said = bench.instar(&line);
-        assert!(said.code == Some(1) && said.stderr.contains("(unsupported)"), "{said}");
-        assert!(!bench.path("x").exists());
+    for (format, list) in ENCRYPTED {
+        let make = |name| [&["create"], SECRET.as_slice(), &["-f", format, "-o", list, name, "3M"]].concat();
+        let (said, own) = (bench.instar(&make("x")), bench.reference(&make("y")));
+        assert_eq!(said.code, Some(0), "{list}: {said}");
+        assert_eq!(said.stdout.replace("'x'", "'y'"), own.stdout, "{list}");
+        let key = if format == "luks" { "key-secret" } else { "encrypt.key-secret" };
+        let described = |name| format!("driver={format},{key}=s,file.filename={name}");
+        let info = |name| {
+            let info = bench
+                .reference(&[&["info"], SECRET.as_slice(), &["--image-opts", &described(name)]].concat());
+            assert_eq!(info.code, Some(0), "{list}: {info}");
+            settle_keys(&info.stdout)
+        };
+        assert_eq!(info("x"), info("y"), "{list}");
+        // What is written into it can be read again.
+        let opened = described("x");
+        let compare = [&["compare"], SECRET.as_slice(), &["--image-opts", &opened, &opened]].concat();
+        assert_eq!(bench.reference(&compare).code, Some(0), "{list}");
+        let length = |name| fs::metadata(bench.path(name)).unwrap().len();
+        assert_eq!(length("x"), length("y"), "{list}");
+        fs::remove_file(bench.path("x")).unwrap();
+        fs::remove_file(bench.path("y")).unwrap();
     }
+}
+
+/// Iterations of the first key slot.
+fn iterations(bench: &Bench, image: &str) -> u64 {
+    let info = bench.reference(&["info", "--output", "json", image]);
+    let info: serde_json::Value = serde_json::from_str(&info.stdout).unwrap();
+    info["format-specific"]["data"]["slots"][0]["iters"].as_u64().unwrap()
+}
+
+#[test]
+fn a_password_is_worth_the_time_that_was_asked_for() {
+    let bench = Bench::new();
+    let make = |time: &str, name: &str| {
+        let list = format!("key-secret=s,iter-time={time}");
+        bench.instar(&[
+            "create",
+            "-q",
+            "--object",
+            "secret,id=s,data=a",
+            "-f",
+            "luks",
+            "-o",
+            &list,
+            name,
+            "1M",
+        ])
+    };
+    assert_eq!(make("0", "least").code, Some(0));
+    assert_eq!(iterations(&bench, "least"), 1000);
+    assert_eq!(make("20", "short").code, Some(0));
+    assert_eq!(make("320", "long").code, Some(0));
+    let (short, long) = (iterations(&bench, "short"), iterations(&bench, "long"));
+    // Other processes may have had the processor.
+    assert!(short > 1000 && long > short * 3, "{short}, {long}");
+    for (time, message) in [("-1", "too large to scale"), ("9999999999", "larger than 4294967295")] {
+        let said = make(time, "never");
+        assert!(said.code == Some(1) && said.stderr.contains(message), "{said}");
+    }
+    // What would take instar itself too long to unlock.
+    let said = make("100000", "never");
+    assert!(said.code == Some(1) && said.stderr.contains("takes more than 268435456 iterations"), "{said}");
+    assert!(!bench.path("never").exists());
+}
+
+#[test]
+fn no_encrypted_qcow_image_is_made() {
+    let bench = Bench::new();
+    let list = "encryption=on,encrypt.key-secret=s";
+    let line = ["create", "--object", "secret,id=s,data=abc", "-f", "qcow", "-o", list, "x", "1M"];
+    let said = bench.instar(&line);
+    assert!(said.code == Some(1) && said.stderr.contains("(unsupported)"), "{said}");
+    assert!(!bench.path("x").exists());
 }
 
 #[test]

@@ -10,13 +10,18 @@ use zerocopy::big_endian::{U16, U32};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::header::{Fields, HEADER_SECTORS, KEY_DISABLED, KEY_ENABLED, MAGIC, STRIPES, VERSION};
-use super::unlock::split;
+use super::unlock::{check_work, split};
 use crate::crypto::{Algorithm, DiskCipher, Hash, Mode, SECTOR, Scheme};
 use crate::{Error, ErrorKind};
 
 /// Least iterations of PBKDF2 that `qemu-img` makes (`QCRYPTO_BLOCK_LUKS_MIN_SLOT_KEY_ITERS`,
 /// `QCRYPTO_BLOCK_LUKS_MIN_MASTER_KEY_ITERS`).
 const ITERATIONS_MIN: u32 = 1000;
+
+/// Bytes of a salt.
+const SALT_LEN: usize = 32;
+/// Bytes of the digest of the master key.
+const DIGEST_LEN: usize = 20;
 
 /// How a new image is to be encrypted. Names are those of `qemu-img`'s options.
 #[derive(Clone, Copy)]
@@ -84,11 +89,8 @@ impl NewHeader {
     /// identifier, and some 256 KB of key material. Costs the iterations. `unsupported` and `invalid-format` are a cipher, mode,
     /// generator or hash that is not known, or not together, in `qemu-img`'s words.
     pub fn new(how: &Encryption<'_>, random: &mut dyn FnMut(&mut [u8])) -> Result<Self, Error> {
-        let algorithm = Algorithm::from_name(how.cipher)
-            .ok_or_else(|| unsupported("cipher-name", format!("Algorithm '{}' not supported", how.cipher)))?;
-        let mode = Mode::from_name(how.mode.as_bytes())
-            .ok_or_else(|| unsupported("cipher-mode", format!("Cipher mode '{}' not supported", how.mode)))?;
-        let key_bytes = algorithm.key_len() * if mode == Mode::Xts { 2 } else { 1 };
+        let (algorithm, mode) = how.cipher()?;
+        let key_bytes = key_bytes(algorithm, mode);
         let mut fields = Fields::new_zeroed();
         fields.magic = *MAGIC;
         fields.version = U16::new(VERSION);
@@ -108,6 +110,7 @@ impl NewHeader {
         fields.mk_digest_iterations = U32::new(iterations);
         // The cipher may not exist in this mode: that is known before all the work.
         DiskCipher::new(scheme, &key)?;
+        check_work(hash, (how.slot_iterations.max(ITERATIONS_MIN), key_bytes), (iterations, DIGEST_LEN))?;
         hash.pbkdf2(&key, &fields.mk_digest_salt, iterations, &mut fields.mk_digest);
 
         let material_sectors = fields.key_material_sectors();
@@ -142,6 +145,42 @@ impl NewHeader {
 }
 
 impl Encryption<'_> {
+    /// Does the work that `iterations` for the first key slot are, so that it can be timed. Errors are those of
+    /// [`NewHeader::new`].
+    pub fn slot_cost(&self, iterations: u32) -> Result<(), Error> {
+        let (algorithm, mode) = self.cipher()?;
+        self.hash()?.pbkdf2(
+            self.password,
+            &[0; SALT_LEN],
+            iterations,
+            &mut vec![0; key_bytes(algorithm, mode)],
+        );
+        Ok(())
+    }
+
+    /// As [`slot_cost`](Self::slot_cost), for the digest of the master key.
+    pub fn digest_cost(&self, iterations: u32) -> Result<(), Error> {
+        let (algorithm, mode) = self.cipher()?;
+        let key = vec![0; key_bytes(algorithm, mode)];
+        self.hash()?.pbkdf2(&key, &[0; SALT_LEN], iterations, &mut [0; DIGEST_LEN]);
+        Ok(())
+    }
+
+    fn cipher(&self) -> Result<(Algorithm, Mode), Error> {
+        let algorithm = Algorithm::from_name(self.cipher).ok_or_else(|| {
+            unsupported("cipher-name", format!("Algorithm '{}' not supported", self.cipher))
+        })?;
+        let mode = Mode::from_name(self.mode.as_bytes()).ok_or_else(|| {
+            unsupported("cipher-mode", format!("Cipher mode '{}' not supported", self.mode))
+        })?;
+        Ok((algorithm, mode))
+    }
+
+    fn hash(&self) -> Result<Hash, Error> {
+        let unknown = || unsupported("hash-spec", format!("Hash algorithm '{}' not supported", self.hash));
+        Hash::from_name(self.hash.as_bytes()).ok_or_else(unknown)
+    }
+
     /// `cipher-mode` of the header: `MODE-IVGEN` or `MODE-IVGEN:HASH`.
     fn mode_text(&self) -> String {
         let hash = match self.iv_hash {
@@ -173,6 +212,11 @@ fn key_material(
     split(hash, key, &mut material);
     DiskCipher::new(scheme, &slot_key)?.encrypt(0, &mut material);
     Ok(material)
+}
+
+/// Bytes of the master key.
+fn key_bytes(algorithm: Algorithm, mode: Mode) -> usize {
+    algorithm.key_len() * mode.keys() as usize
 }
 
 fn unsupported(field: &'static str, message: String) -> Error {

@@ -25,6 +25,19 @@ impl Budget {
     }
 }
 
+/// Whether an image can be unlocked that has one key slot, with this many iterations and bytes for the slot and for the
+/// digest of the master key.
+pub(super) fn check_work(hash: Hash, slot: (u32, usize), digest: (u32, usize)) -> Result<(), Error> {
+    let mut budget = Budget(ITERATIONS_MAX);
+    budget.take(hash, slot.0, slot.1).ok_or_else(|| too_much(0, "iterations"))?;
+    budget.take(hash, digest.0, digest.1).ok_or_else(|| too_much(0, "mk-digest-iter"))
+}
+
+fn too_much(slot: usize, field: &'static str) -> Error {
+    let message = format!("Keyslot {slot} takes more than {ITERATIONS_MAX} iterations to unlock");
+    Error::new(ErrorKind::Limit, field, message)
+}
+
 impl Header {
     /// What decrypts the data, if the password is that of a key slot.
     pub(crate) fn unlock<S: Storage>(&self, storage: &mut S, password: &[u8]) -> Result<DiskCipher, Error> {
@@ -51,10 +64,7 @@ impl Header {
             let message = "XTS cipher key length should be a multiple of 2";
             return Err(Error::new(ErrorKind::InvalidFormat, "key-bytes", message));
         }
-        let too_much = |field| {
-            let message = format!("Keyslot {index} takes more than {ITERATIONS_MAX} iterations to unlock");
-            Error::new(ErrorKind::Limit, field, message)
-        };
+        let too_much = |field| too_much(index, field);
         // At most 65 bytes: the header was refused if the cipher takes no such key.
         let key_len = key_bytes as usize;
         let (salt, iterations) = slot.derivation();

@@ -61,6 +61,9 @@ pub struct Chance {
     pub seed: [u8; 32],
     /// Seconds since 1970-01-01 00:00 UTC.
     pub time: u64,
+    /// Ticks of the time-stamp counter in a millisecond, to time what a password is worth; 0 if nothing is timed, and a password is
+    /// worth the least that there is.
+    pub ticks: u64,
 }
 
 /// Never the seed itself: keys come of it.

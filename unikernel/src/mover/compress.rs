@@ -86,7 +86,7 @@ impl<'a, T: StartWrite> Compress<'a, T> {
         source: &mut Source<S>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), ErrorRecord> {
-        let (unit, size) = (self.target.unit(), source.size());
+        let (unit, size) = (self.target.unit(), source.end());
         // Up to where the units are dealt with.
         let mut done = 0;
         while let Some(piece) = source.next_piece()? {

@@ -16,6 +16,8 @@ pub struct Source<S> {
     part: Option<Range<u64>>,
     /// The disk that the next piece is of.
     current: usize,
+    /// Bytes that are copied behind the last disk, and whether they were a piece already.
+    tail: (Vec<u8>, bool),
 }
 
 struct Disk<S> {
@@ -34,7 +36,7 @@ impl<S: Storage> Source<S> {
             size = start.checked_add(chain.virtual_size()).filter(|&size| size <= 1 << 63)?;
             disks.push(Disk { start, chain, pieces });
         }
-        Some(Self { disks, size, part: None, current: 0 })
+        Some(Self { disks, size, part: None, current: 0, tail: (Vec::new(), false) })
     }
 
     /// The bytes `[start, end)` of the disk, as far as it goes: one piece of data, up to a whole sector.
@@ -42,6 +44,16 @@ impl<S: Storage> Source<S> {
         let end = end.min(self.size);
         let start = start.min(end);
         Self { part: Some(start..end), size: (end - start).next_multiple_of(SECTOR), ..self }
+    }
+
+    /// With more to be copied behind the disks, made to be `size` bytes.
+    pub fn with_tail(self, size: u64, tail: Vec<u8>) -> Self {
+        let mut bytes = Vec::new();
+        if !tail.is_empty() {
+            bytes.resize(usize::try_from(size.saturating_sub(self.size)).unwrap_or(0), 0);
+            bytes.extend(tail);
+        }
+        Self { tail: (bytes, false), ..self }
     }
 
     /// The disks.
@@ -52,6 +64,11 @@ impl<S: Storage> Source<S> {
     /// Bytes of all disks.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Where the last piece ends, in bytes.
+    pub fn end(&self) -> u64 {
+        self.size + self.tail.0.len() as u64
     }
 
     /// Bytes of the pieces that are data, or of all of them; to be asked before the first piece is.
@@ -81,12 +98,24 @@ impl<S: Storage> Source<S> {
             }
             self.current += 1;
         }
-        Ok(None)
+        let (tail, given) = &mut self.tail;
+        let is_next = !tail.is_empty() && !core::mem::replace(given, true);
+        Ok(is_next.then_some(Piece { start: self.size, length: tail.len() as u64, kind: Kind::Data }))
     }
 
-    /// Fills `buffer` with what is from `offset` on; behind the end are zeros.
+    /// Fills `buffer` with what is from `offset` on; behind the end, and the tail, are zeros.
     pub fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), ErrorRecord> {
-        let Some(part) = self.part.clone() else { return self.read_whole(offset, buffer) };
+        let Some(part) = self.part.clone() else {
+            let inside = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let (inside, beyond) = buffer.split_at_mut(inside.min(buffer.len()));
+            beyond.fill(0);
+            let behind = usize::try_from(offset.saturating_sub(self.size)).unwrap_or(usize::MAX);
+            let tail = self.tail.0.get(behind..).unwrap_or_default();
+            for (byte, kept) in beyond.iter_mut().zip(tail) {
+                *byte = *kept;
+            }
+            return self.read_whole(offset, inside);
+        };
         let first = part.start + offset;
         let inside = usize::try_from(part.end.saturating_sub(first)).unwrap_or(usize::MAX);
         let (inside, beyond) = buffer.split_at_mut(inside.min(buffer.len()));

@@ -23,7 +23,26 @@ pub struct LuksOptions {
     pub key_use: KeyUse,
 }
 
+/// How LUKS is to encrypt: words that are known, which may not go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LuksWords<'a> {
+    /// `cipher-alg`.
+    pub cipher: &'a str,
+    /// `cipher-mode`.
+    pub mode: &'a str,
+    /// `ivgen-alg`.
+    pub generator: Option<&'a str>,
+    /// `ivgen-hash-alg`.
+    pub generator_hash: Option<&'a str>,
+    /// `hash-alg`.
+    pub hash: &'a str,
+    /// `iter-time`, in milliseconds.
+    pub iter_time: Option<i64>,
+    algorithm: &'static Cipher,
+}
+
 /// A block cipher by name, in the releases that know it.
+#[derive(Debug, PartialEq, Eq)]
 struct Cipher {
     name: &'static str,
     releases: RangeInclusive<QemuVersion>,
@@ -90,39 +109,55 @@ impl LuksOptions {
         secrets: &[&str],
         profile: QemuVersion,
     ) -> Result<Self, ErrorRecord> {
+        let words = LuksWords::new(values, prefix, profile)?;
+        let secret = values.text(&format!("{prefix}key-secret"));
+        if let Some(secret) = secret.filter(|secret| !secrets.contains(secret)) {
+            return Err(usage(format_args!("No secret with id '{}'", Quoted(secret.as_bytes()))));
+        }
+        words.together(profile)
+    }
+}
+
+impl<'a> LuksWords<'a> {
+    /// The words of a list, their names behind `prefix` there.
+    pub fn new(values: &'a Values, prefix: &str, profile: QemuVersion) -> Result<Self, ErrorRecord> {
         let given = |name: &str| values.text(&format!("{prefix}{name}"));
         let one_of = |name: &str, known: &dyn Fn(&str) -> bool| match given(name) {
             Some(value) if !known(value) => Err(bad_value(name, value, profile)),
             value => Ok(value),
         };
-        let cipher_of = |name: &str| {
-            CIPHERS.iter().find(|cipher| cipher.name == name && cipher.releases.contains(&profile))
-        };
-        let digest_of = |name: &str| {
-            HASHES
-                .iter()
-                .find(|(hash, releases, _)| *hash == name && releases.contains(&profile))
-                .map(|hash| hash.2)
-        };
-        let cipher = one_of("cipher-alg", &|name| cipher_of(name).is_some())?.unwrap_or("aes-256");
+        let is_hash = |name: &str| digest_of(name, profile).is_some();
+        let cipher = one_of("cipher-alg", &|name| cipher_of(name, profile).is_some())?.unwrap_or("aes-256");
         let mode = one_of("cipher-mode", &|mode| MODES.contains(&mode))?.unwrap_or("xts");
         let generator = one_of("ivgen-alg", &|name| IV_GENERATORS.contains(&name))?;
-        let generator_hash = one_of("ivgen-hash-alg", &|name| digest_of(name).is_some())?;
-        one_of("hash-alg", &|name| digest_of(name).is_some())?;
-        if given("iter-time").is_some_and(|time| size::parse_signed(time, profile).is_err()) {
-            return Err(usage(format_args!("Parameter 'iter-time' expects integer")));
-        }
+        let generator_hash = one_of("ivgen-hash-alg", &is_hash)?;
+        let hash = one_of("hash-alg", &is_hash)?.unwrap_or("sha256");
+        let iter_time = given("iter-time").map(|time| size::parse_signed(time, profile)).transpose();
+        let iter_time =
+            iter_time.map_err(|_| usage(format_args!("Parameter 'iter-time' expects integer")))?;
         if values.has(&format!("{prefix}detached-header")) {
             return Err(usage(format_args!("Parameter 'detached-header' is unexpected")));
         }
-        if let Some(secret) = given("key-secret").filter(|secret| !secrets.contains(secret)) {
-            return Err(usage(format_args!("No secret with id '{}'", Quoted(secret.as_bytes()))));
-        }
-        let essiv =
-            (generator == Some("essiv")).then_some(generator_hash.unwrap_or("sha256")).and_then(digest_of);
-        let Some(cipher) = cipher_of(cipher) else { return Err(bad_value("cipher-alg", cipher, profile)) };
-        cipher.layout(mode, essiv)
+        let unknown = || bad_value("cipher-alg", cipher, profile);
+        let algorithm = cipher_of(cipher, profile).ok_or_else(unknown)?;
+        Ok(Self { cipher, mode, generator, generator_hash, hash, iter_time, algorithm })
     }
+
+    /// What the words mean together.
+    pub fn together(&self, profile: QemuVersion) -> Result<LuksOptions, ErrorRecord> {
+        let hash = (self.generator == Some("essiv")).then_some(self.generator_hash.unwrap_or("sha256"));
+        self.algorithm.layout(self.mode, hash.and_then(|hash| digest_of(hash, profile)))
+    }
+}
+
+fn cipher_of(name: &str, profile: QemuVersion) -> Option<&'static Cipher> {
+    CIPHERS.iter().find(|cipher| cipher.name == name && cipher.releases.contains(&profile))
+}
+
+/// Bytes of a digest of the hash of this name.
+fn digest_of(name: &str, profile: QemuVersion) -> Option<u64> {
+    let known = HASHES.iter().find(|(hash, releases, _)| *hash == name && releases.contains(&profile));
+    known.map(|hash| hash.2)
 }
 
 impl Cipher {

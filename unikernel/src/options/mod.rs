@@ -29,12 +29,12 @@ use protocol::{
 
 pub use driver::{Driver, Target};
 pub use file::{Preallocation as FilePreallocation, check as file_preallocation};
-pub use luks::LuksOptions;
+pub use luks::{LuksOptions, LuksWords};
 pub use parallels::new_image as parallels_image;
 pub use printed::printed;
 pub use qcow::new_image as qcow_image;
 pub use qcow2::{Compat, Preallocation, Qcow2Options};
-pub use qcow2_create::Qcow2Create;
+pub use qcow2_create::{Encryption, Qcow2Create};
 pub use qed::new_image as qed_image;
 pub use spec::{Kind, Spec};
 pub use values::Values;

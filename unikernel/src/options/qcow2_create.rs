@@ -12,33 +12,33 @@ use protocol::{
     QemuVersion::{self, V5_2},
 };
 
-use super::{Driver, FilePreallocation, Quoted, Values, bad_value, unsupported, usage};
+use super::{Driver, FilePreallocation, LuksWords, Quoted, Values, bad_value, unsupported, usage};
 
 /// Longest name of an image below, and of its format, that fits in front of the first cluster's end.
 const BACKING_NAME_MAX: usize = 1023;
 
 /// What a new image is to be, and what of its data is to have disk space.
-pub struct Qcow2Create {
+pub struct Qcow2Create<'a> {
     /// For the format.
     pub create: Create,
     /// For the file with the data.
     pub preallocation: FilePreallocation,
     /// Whether it is to be encrypted, and how.
-    pub encryption: Option<Encryption>,
+    pub encryption: Option<Encryption<'a>>,
 }
 
 /// How an image is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encryption {
+pub enum Encryption<'a> {
     /// By AES in CBC, the key being the password.
     Aes,
     /// By LUKS in the image.
-    Luks,
+    Luks(LuksWords<'a>),
 }
 
-impl Qcow2Create {
+impl<'a> Qcow2Create<'a> {
     /// The image of `size` bytes that a list asks for.
-    pub fn new(values: &Values, size: u64, profile: QemuVersion) -> Result<Self, ErrorRecord> {
+    pub fn new(values: &'a Values, size: u64, profile: QemuVersion) -> Result<Self, ErrorRecord> {
         let encryption = encryption(values)?;
         if values.number("extent_size_hint").is_some_and(|hint| hint > u64::from(u32::MAX)) {
             return Err(usage(format_args!("Extent size hint is too large")));
@@ -55,8 +55,14 @@ impl Qcow2Create {
         }
         let encryption = match encryption {
             None => None,
-            Some("aes" | "qcow") => Some(Encryption::Aes),
-            Some("luks") => Some(Encryption::Luks),
+            Some("aes" | "qcow") => {
+                let given = ENCRYPT.into_iter().skip(1).find(|name| values.has(&format!("encrypt.{name}")));
+                if let Some(name) = given {
+                    return Err(usage(format_args!("Parameter 'encrypt.{name}' is unexpected")));
+                }
+                Some(Encryption::Aes)
+            }
+            Some("luks") => Some(Encryption::Luks(LuksWords::new(values, "encrypt.", profile)?)),
             Some(other) => return Err(bad_value("format", other, profile)),
         };
         let (preallocation, of_file) = match values.text("preallocation") {
@@ -142,7 +148,7 @@ fn encryption(values: &Values) -> Result<Option<&str>, ErrorRecord> {
     }
 }
 
-/// The options behind `encrypt.` that need a format.
+/// The options behind `encrypt.` that need a format, that of every format first.
 const ENCRYPT: [&str; 7] =
     ["key-secret", "cipher-alg", "cipher-mode", "ivgen-alg", "ivgen-hash-alg", "hash-alg", "iter-time"];
 

@@ -58,16 +58,26 @@ pub fn format_of(name: &str, profile: QemuVersion) -> Result<Format, ErrorRecord
 }
 
 /// The key that the secret of this id is; if it is none, `why` says why.
-fn key<'a>(id: Option<&str>, secrets: &'a [Secret], why: &'a mut String) -> Key<'a> {
-    let Some(id) = id else { return Key::None };
+pub fn key<'a>(id: Option<&str>, secrets: &'a [Secret], why: &'a mut String) -> Key<'a> {
+    match id.map(|id| password(id, secrets)) {
+        None => Key::None,
+        Some(Ok(password)) => Key::Password(password),
+        Some(Err(reason)) => {
+            *why = reason;
+            Key::Unusable(why)
+        }
+    }
+}
+
+/// The text of the secret of this id, or why it is no password.
+pub fn password<'a>(id: &str, secrets: &'a [Secret]) -> Result<&'a str, String> {
     let name = Quoted(id.as_bytes());
-    *why = match secrets.iter().find(|secret| secret.id == id).map(|secret| &secret.content) {
-        Some(SecretContent::Text(text)) => return Key::Password(text),
-        Some(SecretContent::NotText) => format!("Data from secret {name} is not valid UTF-8"),
-        Some(SecretContent::Unread) => format!("Secret with id '{name}' has no data"),
-        None => format!("No secret with id '{name}'"),
-    };
-    Key::Unusable(why)
+    match secrets.iter().find(|secret| secret.id == id).map(|secret| &secret.content) {
+        Some(SecretContent::Text(text)) => Ok(text),
+        Some(SecretContent::NotText) => Err(format!("Data from secret {name} is not valid UTF-8")),
+        Some(SecretContent::Unread) => Err(format!("Secret with id '{name}' has no data")),
+        None => Err(format!("No secret with id '{name}'")),
+    }
 }
 
 /// Only raw images can be a part of their file.

@@ -15,7 +15,7 @@ use alloc::{borrow::ToOwned, format, string::ToString};
 
 use below::Said;
 use formats::{Chain, Image, Storage};
-pub use layer::format_of;
+pub use layer::{format_of, key, open_file, password};
 pub use metadata::{open_for_check, open_metadata, reopen};
 use protocol::{ErrorKind, ErrorRecord, ImageSource, QemuVersion, Secret, options::HINT};
 pub use snapshot::load as load_snapshot;

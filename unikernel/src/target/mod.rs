@@ -1,5 +1,6 @@
 //! A new image by its format's name and options, open for writing: what `create` leaves empty and `convert` fills.
 
+mod luks;
 mod open;
 mod qcow2;
 mod random;
@@ -12,12 +13,12 @@ use calc::Length;
 use formats::{Storage, StorageMut, fill_with_zeros, parallels, qcow, qed, raw, vdi, vpc, write::Writer};
 use protocol::{Chance, ErrorKind, ErrorRecord, FileFacts, QemuVersion, Reply, Secret};
 
-pub use self::open::open;
+pub use self::open::{Existing, Opening, open};
 use self::random::Random;
 use crate::{
     files::Files,
-    options::{self, FilePreallocation, Quoted, Target, Values},
-    source::record,
+    options::{self, FilePreallocation, LuksWords, Target, Values},
+    source::{self, record},
 };
 
 /// Seconds from 1970 to 2000, from which on VHD counts.
@@ -42,6 +43,14 @@ pub struct NewImage<'a> {
     pub file: &'a Reply,
     /// The file with its data, if the options name one.
     pub data_file: Option<&'a Reply>,
+}
+
+/// Whether a new image of these options reads as zeros. What was not written to an encrypted one is noise, where it has a place.
+pub fn reads_as_zeros(target: Target, values: &Values) -> bool {
+    let encrypted = values.flag("encryption") || values.has("encrypt.format");
+    let preallocated = values.text("preallocation").is_some_and(|preallocation| preallocation != "off");
+    let noise = matches!(target, Target::Luks) || encrypted && preallocated;
+    !noise
 }
 
 /// Makes an image. Its options are checked first, then its file is opened and what was in it goes.
@@ -83,7 +92,7 @@ pub fn create<F: Files<Storage: StorageMut + 'static>>(
             };
             Ok(Box::new(vdi::create(empty(new.file, files)?, &create).map_err(record)?))
         }
-        Target::Qcow2 => qcow2::create(values, new, files),
+        Target::Qcow2 => qcow2::create(values, new, &mut random, files),
         Target::Vmdk => vmdk::create(values, length, new, &mut random, files),
         Target::Vhdx => vhdx::create(values, length, new, &mut random, files),
         Target::Qcow => {
@@ -119,8 +128,11 @@ pub fn create<F: Files<Storage: StorageMut + 'static>>(
             Ok(Box::new(parallels::create(empty(new.file, files)?, &create).map_err(record)?))
         }
         Target::Luks => {
-            key(values, "", new.secrets)?;
-            Err(not_encrypted())
+            let words = LuksWords::new(values, "", profile)?;
+            let header = luks::header(&words, key(values, "", new.secrets)?, new, &mut random)?;
+            let mut image = formats::luks::create(empty(new.file, files)?, &header, size).map_err(record)?;
+            set_aside(&mut image, options::file_preallocation(values)?)?;
+            Ok(Box::new(image))
         }
     }
 }
@@ -131,13 +143,12 @@ fn not_encrypted() -> ErrorRecord {
 }
 
 /// The secret that a new image is encrypted with; names of options have `prefix` in front of them.
-fn key<'a>(values: &Values, prefix: &str, secrets: &'a [Secret]) -> Result<&'a Secret, ErrorRecord> {
+fn key<'a>(values: &Values, prefix: &str, secrets: &'a [Secret]) -> Result<&'a str, ErrorRecord> {
     let usage = |message| ErrorRecord::new(ErrorKind::Usage, message);
     let id = values
         .text(&format!("{prefix}key-secret"))
         .ok_or_else(|| usage(format!("Parameter '{prefix}key-secret' is required for cipher")))?;
-    let missing = || usage(format!("No secret with id '{}'", Quoted(id.as_bytes())));
-    secrets.iter().find(|secret| secret.id == id).ok_or_else(missing)
+    source::password(id, secrets).map_err(usage)
 }
 
 /// The file of a new image, with nothing in it.

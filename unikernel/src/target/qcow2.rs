@@ -1,14 +1,14 @@
 //! New qcow2 images.
 
-use alloc::boxed::Box;
+use alloc::{borrow::ToOwned, boxed::Box};
 
 use formats::{StorageMut, qcow2, write::Writer};
 use protocol::ErrorRecord;
 
-use super::{NewImage, empty, key, not_encrypted, set_aside};
+use super::{NewImage, empty, key, luks, random::Random, set_aside};
 use crate::{
     files::Files,
-    options::{Qcow2Create, Values},
+    options::{Encryption, Qcow2Create, Values},
     source::record,
 };
 
@@ -16,12 +16,17 @@ use crate::{
 pub fn create<F: Files<Storage: StorageMut + 'static>>(
     values: &Values,
     new: &NewImage<'_>,
+    random: &mut Random,
     files: &mut F,
 ) -> Result<Box<dyn Writer<Storage = F::Storage>>, ErrorRecord> {
-    let Qcow2Create { create, preallocation, encryption } = Qcow2Create::new(values, new.size, new.profile)?;
-    if encryption.is_some() {
-        key(values, "encrypt.", new.secrets)?;
-        return Err(not_encrypted());
+    let Qcow2Create { mut create, preallocation, encryption } =
+        Qcow2Create::new(values, new.size, new.profile)?;
+    if let Some(how) = encryption {
+        let password = key(values, "encrypt.", new.secrets)?;
+        create.encryption = Some(match how {
+            Encryption::Aes => qcow2::Encryption::Aes(password.to_owned()),
+            Encryption::Luks(words) => qcow2::Encryption::Luks(luks::header(&words, password, new, random)?),
+        });
     }
     let data_file = match (&create.data_file, new.data_file) {
         (Some(_), Some(file)) => Some(empty(file, files)?),

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     error::Error,
     launch::{Command, Cpu, Disk, IoMode},
+    machine,
     records::StreamError,
     references::{self, References},
     report::{self, Failure, Speaker, escape, escape_name},
@@ -229,19 +230,21 @@ impl Create {
         keys.extend(key.as_deref());
         let cpu = if keys.is_empty() { Cpu::Baseline } else { Cpu::Crypto };
         let secrets = secrets.for_keys(&keys)?;
+        let options = (!self.options.is_empty()).then(|| self.options.join(","));
+        let chance = chance(options.as_deref())?;
         let request = CreateRequest {
             profile: speaker.profile,
             name: name.to_string_lossy().into_owned(),
             file,
             data_file,
             format: self.format().to_owned(),
-            options: (!self.options.is_empty()).then(|| self.options.join(",")),
+            options,
             size,
             backing_file: self.backing.last().cloned(),
             backing_format: self.backing_format.last().cloned(),
             backing,
             secrets,
-            chance: chance()?,
+            chance,
         };
         let command = common::command(Op::Create, &request)?;
         let disks = IoMode::for_tables(bytes).for_all(disks);
@@ -320,12 +323,16 @@ fn about(name: &OsStr, failure: Failure) -> Failure {
     failure.behind(&format!("{}: ", escape_name(name)))
 }
 
-/// What the host knows that no command line says.
-pub fn chance() -> Result<Chance, Failure> {
+/// What the host knows that no command line says. What a password is worth is timed where the `-o` list has one.
+pub fn chance(options: Option<&str>) -> Result<Chance, Failure> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| {
         Failure::new(protocol::ErrorKind::Io, format!("Could not get random bytes: {error}"))
     })?;
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    Ok(Chance { seed, time })
+    let ticks = match options.is_some_and(|list| list.contains("key-secret")) {
+        true => machine::ticks(),
+        false => 0,
+    };
+    Ok(Chance { seed, time, ticks })
 }

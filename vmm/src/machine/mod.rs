@@ -7,6 +7,7 @@ mod image;
 mod kick;
 mod memory;
 mod paging;
+mod ticks;
 mod vcpu;
 mod workers;
 
@@ -14,10 +15,14 @@ pub use error::MachineError;
 pub use image::{UNIKERNEL, symbol_at};
 pub use kick::{Deadline, Kicker};
 pub use memory::{GuestMemory, MAX_MEMORY, MIN_MEMORY};
+pub use ticks::ticks;
 pub use vcpu::{Bus, Cpu, Exit, Fault, Vcpu};
 pub use workers::{WorkerFailure, Workers, idle};
 
-use kvm_ioctls::VmFd;
+use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::devices::{MMIO_BASE, MMIO_STRIDE, QUEUE_NOTIFY};
 
 /// Address of the guest's image, and of its memory: nothing is below.
 pub const IMAGE_BASE: u64 = 2 << 20;
@@ -72,6 +77,14 @@ impl Machine {
     /// rule kicks the calling thread, which then asks [`Workers::take_failure`].
     pub fn start_workers(&self, idle: u64) -> Result<Workers, MachineError> {
         Workers::start(&self.vm, &self.plan, &self.layout, idle)
+    }
+
+    /// Lets the guest's notifications of device `index` arrive at `event` instead of ending in an exit.
+    pub fn notify_through(&self, index: usize, event: &EventFd) -> Result<(), MachineError> {
+        let address = MMIO_BASE + index as u64 * MMIO_STRIDE + QUEUE_NOTIFY;
+        self.vm
+            .register_ioevent(event, &IoEventAddress::Mmio(address), NoDatamatch)
+            .map_err(|error| MachineError::kvm("register an ioeventfd", error))
     }
 
     /// Guest address of the first page of rings.

@@ -68,7 +68,11 @@ pub fn open_kvm() -> Result<Kvm, MachineError> {
     if kvm.get_api_version() != 12 {
         return Err(MachineError::KvmUnusable(io::Error::other("this is not KVM version 12")));
     }
-    for (capability, name) in [(Cap::UserMemory, "user memory"), (Cap::ImmediateExit, "immediate exit")] {
+    for (capability, name) in [
+        (Cap::UserMemory, "user memory"),
+        (Cap::ImmediateExit, "immediate exit"),
+        (Cap::Ioeventfd, "ioeventfd"),
+    ] {
         if !kvm.check_extension(capability) {
             return Err(MachineError::Capability(name));
         }

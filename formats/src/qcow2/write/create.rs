@@ -115,7 +115,12 @@ pub fn create<S: StorageMut>(
         l1_entries,
         table: None,
         end: 3 * shape.cluster(),
-        untouched: if shape.has_backing { shape.size } else { 0 },
+        // What has a place already is noise when it is decrypted.
+        untouched: match options.encryption {
+            Some(_) if options.preallocation != Preallocation::Off => shape.size,
+            _ if shape.has_backing => shape.size,
+            _ => 0,
+        },
         head: Some(options.head(&shape)),
         bitmaps: Vec::new(),
         directory: (0, Vec::new()),

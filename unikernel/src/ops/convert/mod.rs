@@ -16,7 +16,7 @@ use crate::{
     options::{Driver, Values},
     progress::Meter,
     source,
-    target::{self, NewImage},
+    target::{self, Existing, NewImage, Opening},
 };
 
 /// Unit of the length of a disk, in bytes.
@@ -39,7 +39,7 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
     }
     let align = request.align.unwrap_or(SECTOR);
     let size = source.size().checked_next_multiple_of(align).ok_or_else(too_long)?;
-    let mut target = match &request.target {
+    let (mut target, zero_already) = match &request.target {
         ConvertTarget::New(new) => {
             let (driver, values) = checks::options(request, new, tell)?;
             if request.bitmaps.is_some() {
@@ -49,28 +49,25 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
             if request.bitmaps.is_some() {
                 checks::bitmaps_in(driver.name)?;
             }
-            target
+            (target, !request.backing && target::reads_as_zeros(driver.target()?, &values))
         }
-        ConvertTarget::Existing { image, chance, .. } => {
+        ConvertTarget::Existing { image, zero, chance } => {
             if request.bitmaps.is_some() {
                 checks::bitmaps_of(&source)?;
             }
-            target::open(image, *chance, request.profile, files)
-                .map_err(|error| ErrorRecord { disk: Some(image.file.disk.clone()), ..error })?
+            let opening =
+                Opening { secrets: &request.secrets, profile: request.profile, chance: *chance, size };
+            let Existing { writer, tail } = target::open(image, opening, files)
+                .map_err(|error| ErrorRecord { disk: Some(image.file.disk.clone()), ..error })?;
+            source = source.with_tail(size, tail);
+            (writer, *zero)
         }
         ConvertTarget::Refused(error) => return Err(error.clone()),
     };
     if let Some(error) = &request.refused {
         return Err(error.clone());
     }
-    let terms = Terms {
-        sparse: SparseSize::new(request.sparse),
-        zero_already: match request.target {
-            ConvertTarget::New(_) | ConvertTarget::Refused(_) => !request.backing,
-            ConvertTarget::Existing { zero, .. } => zero,
-        },
-        top_only: request.backing,
-    };
+    let terms = Terms { sparse: SparseSize::new(request.sparse), zero_already, top_only: request.backing };
     let whole = match request.progress {
         true => source.data_bytes(terms.sparse.is_none())?,
         false => 0,

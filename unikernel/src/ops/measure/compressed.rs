@@ -35,7 +35,7 @@ pub fn measure<S: Storage>(
     let size = source.length()?.bytes();
     let file = Reply::File(facts());
     // Ids and times have the same length all of them.
-    let chance = Chance { seed: [0; 32], time: 0 };
+    let chance = Chance { seed: [0; 32], time: 0, ticks: 0 };
     let new = NewImage {
         size,
         name: "disk.vmdk",

@@ -168,7 +168,8 @@ impl Convert {
         speaker: Speaker,
         targets: &mut Targets,
     ) -> Result<ConvertTarget, Failure> {
-        let chance = create::chance()?;
+        let options = self.options();
+        let chance = create::chance(options.as_deref())?;
         if self.no_create {
             return Ok(match self.existing(name, speaker, targets) {
                 Ok(image) => {
@@ -181,7 +182,6 @@ impl Convert {
             Err(error @ TargetError::Name(_)) => return Ok(ConvertTarget::Refused(error.record())),
             other => create::reply(other),
         };
-        let options = self.options();
         let data_file = options.as_deref().and_then(|list| common::option_of(list, "data_file"));
         let data_file = data_file.map(|data| {
             create::reply(targets.create(OsStr::new(&data), NewImage { serial: DATA, capacity: CAPACITY }))
