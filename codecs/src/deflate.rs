@@ -129,7 +129,8 @@ impl Deflate {
         let mut rest = [0; 512];
         loop {
             // SAFETY: as in `encode`; all of the input was taken, or what is left of it is not looked at.
-            let (status, length) = self.0.run(&[], &mut rest, |stream| unsafe { deflate(stream, Z_FINISH) })?;
+            let (status, length) =
+                self.0.run(&[], &mut rest, |stream| unsafe { deflate(stream, Z_FINISH) })?;
             if status == Z_STREAM_END || length == 0 {
                 return Some(());
             }
