@@ -32,6 +32,12 @@ need_qemu_img() {
         install_packages qemu-utils
 }
 
+# Readers of images that have nothing to do with qemu-img: modules of Debian's own Python.
+need_readers() {
+    /usr/bin/python3 -c 'import pyqcow, pyvhdi, pyvmdk' 2>/dev/null ||
+        install_packages python3 python3-libqcow python3-libvhdi python3-libvmdk
+}
+
 need_kvm() {
     [ -e /dev/kvm ] ||
         fail "There is no /dev/kvm: load kvm_intel or kvm_amd, and see that virtualization (or nesting) is on"

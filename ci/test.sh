@@ -10,4 +10,5 @@ need_rust
 need_compiler
 need_kvm
 need_qemu_img
+need_readers
 cargo test --locked --workspace "$@"

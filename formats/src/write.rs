@@ -35,6 +35,12 @@ pub trait Writer {
     /// it reads as zeros. A power of two.
     fn unit(&self) -> u64;
 
+    /// Smallest part of the disk that can be given a place on its own, or made zeros, in bytes, where the rest of its unit is left
+    /// to the image below: a subcluster, where there is such a thing. A power of two.
+    fn granularity(&self) -> u64 {
+        self.unit()
+    }
+
     /// Gives the `length` bytes of the disk at `offset` a place, or as many of them as go to one, and says where. They count as
     /// data from now on; the caller stores all of them there before [`finish`](Self::finish), or, at the end of a disk that
     /// is not whole units, as many as there are.

@@ -241,7 +241,7 @@ pub fn run_guest(
     let mut threaded = Vec::new();
     for disk in command.disks {
         if disk.io == IoMode::Threaded {
-            threaded.push(transports.len());
+            threaded.push((transports.len(), disk.is_writable()));
         }
         let (transport, file) = transport(disk)?;
         transports.push(transport);
@@ -251,7 +251,7 @@ pub fn run_guest(
     if command.start == DeviceStart::HandedOver {
         bus.bring_up(machine.rings())?;
     }
-    let served = events_of_disks(&mut bus, &threaded)?;
+    let served = events_of_disks(&machine, &mut bus, &threaded)?;
 
     if let Some(sandbox) = sandbox {
         let read = |directory| Beneath(AsFd::as_fd(directory), Use::Read);
@@ -455,11 +455,21 @@ fn foreign_words(device_count: usize) -> String {
 
 /// An event for the notifications of each of the disks that are not served in the vCPU's thread, where the console
 /// always is.
-fn events_of_disks(bus: &mut DeviceBus, threaded: &[usize]) -> Result<Vec<(SharedDevice, EventFd)>, Error> {
+///
+/// Who writes rings seldom: the thread that serves the disk is at work then. That goes through the vCPU's thread, because taking
+/// down a machine with an ioeventfd takes some 10 ms. Who reads ahead rings each time, and has an ioeventfd.
+fn events_of_disks(
+    machine: &Machine,
+    bus: &mut DeviceBus,
+    threaded: &[(usize, bool)],
+) -> Result<Vec<(SharedDevice, EventFd)>, Error> {
     let mut served = vec![];
-    for &index in threaded {
+    for &(index, writable) in threaded {
         let event = EventFd::new(EFD_NONBLOCK).map_err(Error::EventLoop)?;
-        bus.notify_through(index, event.try_clone().map_err(Error::EventLoop)?);
+        match writable {
+            true => bus.notify_through(index, event.try_clone().map_err(Error::EventLoop)?),
+            false => machine.notify_through(index, &event)?,
+        }
         served.extend(bus.device(index).map(|device| (device, event)));
     }
     Ok(served)

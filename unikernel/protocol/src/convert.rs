@@ -4,7 +4,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Chance, ErrorRecord, ImageSource, Progress, QemuVersion, Reply, Secret};
+use crate::{BelowNew, Chance, ErrorRecord, ImageSource, Progress, QemuVersion, Reply, Secret};
 
 /// What to convert, into what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +110,12 @@ pub struct NewTarget {
     /// Name of that one's format (`-F`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backing_format: Option<String>,
+    /// The image below, if there is one.
+    pub backing: BelowNew,
+    /// Whether a streamOptimized VMDK has its tables behind the grains, with markers and a footer, as VMware's own importers
+    /// read it; else they are in front, as `qemu-img` has them.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub strict_stream: bool,
     /// Whatever is not determined by all that.
     pub chance: Chance,
 }
@@ -122,6 +128,8 @@ pub enum ConvertPart {
     Progress(Progress),
     /// A warning of `qemu-img`'s.
     Warning(String),
+    /// A warning of `qemu-img`'s that something cannot be read, which `-q` leaves out.
+    Unreadable(String),
 }
 
 /// What was written.

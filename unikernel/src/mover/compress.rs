@@ -83,7 +83,7 @@ impl<'a, T: StartWrite> Compress<'a, T> {
     /// Copies all of `source`. `progress` is told how many bytes of data more are behind.
     pub fn run<S: Storage>(
         &mut self,
-        source: &mut Source<S>,
+        source: &mut Source<'_, S>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), ErrorRecord> {
         let (unit, size) = (self.target.unit(), source.end());
@@ -131,7 +131,7 @@ impl<'a, T: StartWrite> Compress<'a, T> {
     /// Compresses the units of `range`, which begins with one. `behind` is told up to where.
     fn units<S: Storage>(
         &mut self,
-        source: &mut Source<S>,
+        source: &mut Source<'_, S>,
         range: Range<u64>,
         behind: &mut dyn FnMut(u64),
     ) -> Result<(), ErrorRecord> {

@@ -61,7 +61,7 @@ impl<'a, T: StartWrite> Copy<'a, T> {
     /// Copies all of `source`. `progress` is told how many bytes of data more are behind.
     pub fn run<S: Storage>(
         &mut self,
-        source: &mut Source<S>,
+        source: &mut Source<'_, S>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), ErrorRecord> {
         while let Some(piece) = source.next_piece()? {
@@ -89,7 +89,7 @@ impl<'a, T: StartWrite> Copy<'a, T> {
     /// Copies the `length` bytes at `start`.
     fn data<S: Storage>(
         &mut self,
-        source: &mut Source<S>,
+        source: &mut Source<'_, S>,
         start: u64,
         length: usize,
     ) -> Result<(), ErrorRecord> {
@@ -117,7 +117,7 @@ impl<'a, T: StartWrite> Copy<'a, T> {
     /// Finds places for `run`, out of a buffer that holds what is at `held` of the disk.
     fn place<S: Storage>(
         &mut self,
-        source: &mut Source<S>,
+        source: &mut Source<'_, S>,
         held: Range<u64>,
         run: Range<u64>,
         parts: &mut Vec<Part>,
@@ -146,10 +146,18 @@ impl<'a, T: StartWrite> Copy<'a, T> {
         Ok(())
     }
 
+    /// Bytes that are written together at least.
+    fn unit(&self) -> u64 {
+        match self.terms.top_only {
+            true => self.target.granularity(),
+            false => self.target.unit(),
+        }
+    }
+
     /// Gives the units from that of `from` up to that which ends at or behind `end` a place, or the first of them; and tells
     /// whether all there reads as it should already, but for what is copied.
     fn allocate(&mut self, from: u64, end: u64) -> Result<(Unit, bool), ErrorRecord> {
-        let size = self.target.unit();
+        let size = self.unit();
         let start = from / size * size;
         let end = end.next_multiple_of(size).min(self.target.virtual_size());
         if end <= from {
@@ -168,7 +176,7 @@ impl<'a, T: StartWrite> Copy<'a, T> {
     /// Stores what is at `range` of the disk in `unit` beside what is copied.
     fn pad<S: Storage>(
         &mut self,
-        source: &mut Source<S>,
+        source: &mut Source<'_, S>,
         unit: Unit,
         range: Range<u64>,
     ) -> Result<(), ErrorRecord> {
@@ -177,7 +185,7 @@ impl<'a, T: StartWrite> Copy<'a, T> {
             let end = range.end.min(start + BUFFER as u64);
             let mut buffer = self.take(start, usize::try_from(end - start).unwrap_or(0))?;
             match self.terms.top_only {
-                true => source.read(start, &mut buffer)?,
+                true => source.read_below(start, &mut buffer)?,
                 false => buffer.fill(0),
             }
             let part = Part { place: unit.part(start..end), start, bytes: 0..buffer.len() };
@@ -188,11 +196,11 @@ impl<'a, T: StartWrite> Copy<'a, T> {
     }
 
     /// Makes `range` zeros in the target, if it is not so already.
-    fn zero<S: Storage>(&mut self, source: &mut Source<S>, range: Range<u64>) -> Result<(), ErrorRecord> {
+    fn zero<S: Storage>(&mut self, source: &mut Source<'_, S>, range: Range<u64>) -> Result<(), ErrorRecord> {
         if self.terms.zero_already || range.is_empty() {
             return Ok(());
         }
-        let size = self.target.unit();
+        let size = self.unit();
         let last = match range.end == self.target.virtual_size() {
             true => range.end,
             false => range.end / size * size,
@@ -209,7 +217,7 @@ impl<'a, T: StartWrite> Copy<'a, T> {
 
     fn store_zeros<S: Storage>(
         &mut self,
-        source: &mut Source<S>,
+        source: &mut Source<'_, S>,
         range: Range<u64>,
     ) -> Result<(), ErrorRecord> {
         let mut start = range.start;

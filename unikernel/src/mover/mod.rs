@@ -5,6 +5,7 @@ mod buffers;
 mod compress;
 mod copy;
 pub mod pieces;
+mod salvage;
 mod source;
 mod start_write;
 
@@ -12,6 +13,7 @@ pub use answer::answer_at;
 pub use compress::{Compress, method};
 pub use copy::Copy;
 pub use pieces::{SparseSize, is_zero};
+pub use salvage::Salvage;
 pub use source::Source;
 pub use start_write::StartWrite;
 

@@ -8,7 +8,7 @@ use core::ops::Range;
 use formats::{Chain, ChainError, ExtentKind, Mapping, Storage};
 use protocol::ErrorRecord;
 
-use super::answer::answer_at;
+use super::{answer::answer_at, salvage::Salvage};
 use crate::source::kind;
 
 /// Unit of zeros, reads and writes, in bytes.
@@ -79,22 +79,49 @@ pub struct Pieces {
     rest: Range<u64>,
     cluster: u64,
     top_only: bool,
+    /// Bytes that are written together at least.
+    unit: u64,
+    /// Where the image below the target ends: what is zeros from there on is so already.
+    below_end: Option<u64>,
 }
 
 impl Pieces {
     /// Those of the disk of `chain`. With `top_only` what its top leaves to the images below is [`Kind::Below`].
     pub fn new<S: Storage>(chain: &Chain<S>, top_only: bool) -> Self {
         let cluster = chain.layers().first().and_then(|top| top.units().cluster).unwrap_or(SECTOR);
-        Self { rest: 0..chain.virtual_size(), cluster, top_only }
+        Self { rest: 0..chain.virtual_size(), cluster, top_only, unit: SECTOR, below_end: None }
     }
 
-    /// The next one.
-    pub fn next<S: Storage>(&mut self, chain: &mut Chain<S>) -> Result<Option<Piece>, ErrorRecord> {
+    /// Tells how many bytes are compressed together: whoever cannot be told about one of them reads them all.
+    pub fn set_unit(&mut self, unit: u64) {
+        self.unit = unit;
+    }
+
+    /// Tells how long the image below the target is, in bytes. Zeros behind that are [`Kind::Below`].
+    pub fn set_below_end(&mut self, end: u64) {
+        self.below_end = Some(end);
+    }
+
+    /// The next one. With `salvage` what the image cannot tell about is data: a sector, or what is compressed with it.
+    pub fn next<S: Storage>(
+        &mut self,
+        chain: &mut Chain<S>,
+        salvage: Salvage<'_>,
+    ) -> Result<Option<Piece>, ErrorRecord> {
         let start = self.rest.start;
         if self.rest.is_empty() {
             return Ok(None);
         }
-        let (kind, mut length) = self.piece(chain, start, (self.rest.end - start).min(MAX_REQUEST))?;
+        let end = self.below_end.filter(|&end| start < end).unwrap_or(u64::MAX).min(self.rest.end);
+        let limit = (end - start).min(MAX_REQUEST);
+        let (kind, mut length) = match (self.piece(chain, start, limit), salvage) {
+            (Ok(piece), _) => piece,
+            (Err(error), Some(tell)) => {
+                tell(error.message);
+                (Kind::Data, (self.unit - start % self.unit).min(limit))
+            }
+            (Err(error), None) => return Err(error),
+        };
         let tail = (start + length) % self.cluster;
         if length > tail {
             length -= tail;
@@ -112,8 +139,9 @@ impl Pieces {
     ) -> Result<(Kind, u64), ErrorRecord> {
         let (mapping, length) = status(chain, offset, limit)?;
         let kind = match mapping.extent.kind {
-            _ if self.top_only && (mapping.layer > 0 || !mapping.allocated) => Kind::Below,
+            _ if self.top_only && mapping.layer > 0 => Kind::Below,
             ExtentKind::Data { .. } | ExtentKind::Compressed { .. } => Kind::Data,
+            _ if self.below_end.is_some_and(|end| end <= offset) => Kind::Below,
             ExtentKind::Zero { .. } | ExtentKind::Hole { .. } | ExtentKind::Unallocated { .. } => Kind::Zero,
         };
         Ok((kind, length))
@@ -130,12 +158,16 @@ fn status<S: Storage>(chain: &mut Chain<S>, offset: u64, limit: u64) -> Result<(
 /// Fills `buffer` with what the disk has from `offset` on.
 pub fn read<S: Storage>(chain: &mut Chain<S>, offset: u64, buffer: &mut [u8]) -> Result<(), ErrorRecord> {
     chain.read(offset, buffer).map_err(|ChainError { error, .. }| {
-        let why = match error.kind {
-            formats::ErrorKind::Unsupported => &*error.message,
-            _ => "Input/output error",
-        };
-        failed(&error, format!("error while reading at byte {offset}: {why}"))
+        failed(&error, format!("error while reading at byte {offset}: {}", reason(&error)))
     })
+}
+
+/// Why something cannot be read, in few words.
+pub fn reason(error: &formats::Error) -> &str {
+    match error.kind {
+        formats::ErrorKind::Unsupported => &error.message,
+        _ => "Input/output error",
+    }
 }
 
 fn failed(error: &formats::Error, message: alloc::string::String) -> ErrorRecord {

@@ -6,11 +6,17 @@ use core::ops::Range;
 use formats::{Chain, Storage};
 use protocol::ErrorRecord;
 
-use super::pieces::{self, Kind, Piece, Pieces, SECTOR};
+use super::{
+    pieces::{self, Kind, Piece, Pieces, SECTOR},
+    salvage::{self, Salvage},
+};
 
 /// Disks one behind the other.
-pub struct Source<S> {
+pub struct Source<'a, S> {
     disks: Vec<Disk<S>>,
+    /// What lies below the target.
+    below: Option<Chain<S>>,
+    salvage: Salvage<'a>,
     size: u64,
     /// What is moved of the disks, if not all is.
     part: Option<Range<u64>>,
@@ -26,17 +32,17 @@ struct Disk<S> {
     pieces: Pieces,
 }
 
-impl<S: Storage> Source<S> {
+impl<'a, S: Storage> Source<'a, S> {
     /// The disks of `chains`. With `top_only` what the top of a chain leaves to the images below is a piece
-    /// [`Below`](pieces::Kind::Below). Nothing if they are longer than 2^63 bytes together.
-    pub fn new(chains: Vec<Chain<S>>, top_only: bool) -> Option<Self> {
+    /// [`Below`](Kind::Below). With `salvage` what cannot be read is zeros. Nothing if they are longer than 2^63 bytes together.
+    pub fn new(chains: Vec<Chain<S>>, top_only: bool, salvage: Salvage<'a>) -> Option<Self> {
         let (mut disks, mut size) = (Vec::new(), 0_u64);
         for chain in chains {
             let (start, pieces) = (size, Pieces::new(&chain, top_only));
             size = start.checked_add(chain.virtual_size()).filter(|&size| size <= 1 << 63)?;
             disks.push(Disk { start, chain, pieces });
         }
-        Some(Self { disks, size, part: None, current: 0, tail: (Vec::new(), false) })
+        Some(Self { disks, below: None, salvage, size, part: None, current: 0, tail: (Vec::new(), false) })
     }
 
     /// The bytes `[start, end)` of the disk, as far as it goes: one piece of data, up to a whole sector.
@@ -54,6 +60,21 @@ impl<S: Storage> Source<S> {
             bytes.extend(tail);
         }
         Self { tail: (bytes, false), ..self }
+    }
+
+    /// Tells what lies below the target, which has the part of the disks that are [`Below`](Kind::Below).
+    pub fn set_below(&mut self, below: Chain<S>) {
+        for disk in &mut self.disks {
+            disk.pieces.set_below_end(below.virtual_size());
+        }
+        self.below = Some(below);
+    }
+
+    /// Tells how many bytes the target compresses together.
+    pub fn set_unit(&mut self, unit: u64) {
+        for disk in &mut self.disks {
+            disk.pieces.set_unit(unit);
+        }
     }
 
     /// The disks.
@@ -76,7 +97,7 @@ impl<S: Storage> Source<S> {
         let mut bytes = 0;
         for Disk { chain, pieces, .. } in &mut self.disks {
             let mut pieces = pieces.clone();
-            while let Some(piece) = pieces.next(chain)? {
+            while let Some(piece) = pieces.next(chain, self.salvage)? {
                 if piece.kind == Kind::Data || zeros_count && piece.kind == Kind::Zero {
                     bytes += piece.length;
                 }
@@ -93,7 +114,7 @@ impl<S: Storage> Source<S> {
             return Ok(whole.then_some(Piece { start: 0, length: self.size, kind: Kind::Data }));
         }
         while let Some(Disk { start, chain, pieces }) = self.disks.get_mut(self.current) {
-            if let Some(piece) = pieces.next(chain)? {
+            if let Some(piece) = pieces.next(chain, self.salvage)? {
                 return Ok(Some(Piece { start: *start + piece.start, ..piece }));
             }
             self.current += 1;
@@ -131,6 +152,16 @@ impl<S: Storage> Source<S> {
         Ok(())
     }
 
+    /// Fills `buffer`, whole sectors, with what is below the target from `offset` on; where that is not known, with what the
+    /// disks have.
+    pub fn read_below(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), ErrorRecord> {
+        let Some(below) = &mut self.below else { return self.read(offset, buffer) };
+        let inside = usize::try_from(below.virtual_size().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let (buffer, beyond) = buffer.split_at_mut(inside.min(buffer.len()));
+        beyond.fill(0);
+        pieces::read(below, offset, buffer)
+    }
+
     fn read_whole(&mut self, mut offset: u64, mut buffer: &mut [u8]) -> Result<(), ErrorRecord> {
         let next = self.disks.partition_point(|disk| disk.start <= offset);
         for Disk { start, chain, .. } in self.disks.iter_mut().skip(next.saturating_sub(1)) {
@@ -138,7 +169,11 @@ impl<S: Storage> Source<S> {
             let inside = chain.virtual_size().saturating_sub(within);
             let length = usize::try_from(inside).unwrap_or(usize::MAX).min(buffer.len());
             let (now, later) = buffer.split_at_mut(length);
-            pieces::read(chain, within, now)?;
+            match (pieces::read(chain, within, now), self.salvage) {
+                (Ok(()), _) => {}
+                (Err(_), Some(tell)) => salvage::read(chain, within, now, tell),
+                (Err(error), None) => return Err(error),
+            }
             offset += length as u64;
             buffer = later;
             if buffer.is_empty() {

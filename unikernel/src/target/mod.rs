@@ -33,6 +33,8 @@ pub struct NewImage<'a> {
     pub name: &'a str,
     /// Content id of the image below, if that is a VMDK image that is known.
     pub parent_cid: Option<u32>,
+    /// Whether the tables of a streamOptimized VMDK are behind its grains.
+    pub strict_stream: bool,
     /// The secrets there are.
     pub secrets: &'a [Secret],
     /// Whose defaults and words count.

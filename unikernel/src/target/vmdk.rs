@@ -34,7 +34,7 @@ pub fn create<F: Files<Storage: StorageMut + 'static>>(
     random.fill(&mut cid);
     let create = vmdk::Create {
         size: new.size,
-        subformat: subformat(values),
+        subformat: subformat(values, new.strict_stream),
         adapter: adapter(values),
         hardware_version: version.unwrap_or(if values.flag("compat6") { "6" } else { "4" }),
         tools_version: (new.profile > QemuVersion::V5_2)
@@ -59,12 +59,15 @@ pub fn create<F: Files<Storage: StorageMut + 'static>>(
 }
 
 /// The layout; the words are checked already.
-fn subformat(values: &Values) -> Subformat {
+fn subformat(values: &Values, strict_stream: bool) -> Subformat {
     match values.text("subformat") {
         Some("monolithicFlat") => Subformat::MonolithicFlat,
         Some("twoGbMaxExtentSparse") => Subformat::TwoGbMaxExtentSparse,
         Some("twoGbMaxExtentFlat") => Subformat::TwoGbMaxExtentFlat,
-        Some("streamOptimized") => Subformat::StreamOptimized(Layout::TablesFirst),
+        Some("streamOptimized") => Subformat::StreamOptimized(match strict_stream {
+            true => Layout::Stream,
+            false => Layout::TablesFirst,
+        }),
         _ => Subformat::MonolithicSparse,
     }
 }

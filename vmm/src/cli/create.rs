@@ -15,7 +15,7 @@ use protocol::{
 use super::{
     argv::{Exception, Item, Reader, Table},
     common::{self, Memory, Seconds, Terms},
-    image::{How, Image},
+    image::{self, How, Image},
     option_help, secret,
 };
 use crate::{
@@ -209,7 +209,15 @@ impl Create {
             source::SourceError::Unnamed => Ok(OsStr::new("")),
             error => Err(about(name, Failure::new(error.kind(), error.to_string()))),
         })?;
-        let Below { image: backing, mut disks, references, bytes } = self.below(name, &terms)?;
+        let backing = self.backing.last().cloned().or_else(|| self.option("backing_file"));
+        let format = self.backing_format.last().cloned().or_else(|| self.option("backing_fmt"));
+        let asked = Asked {
+            name: backing.as_deref().filter(|_| !self.backing_unsafe),
+            format: format.as_deref(),
+            allow_references: &self.allow_references,
+            serial: image::SOURCE,
+        };
+        let Below { image: backing, mut disks, references, bytes } = Below::open(name, asked, &terms)?;
         let mut targets = Targets::default();
         let file = reply(targets.create(name, NewImage { serial: TARGET, capacity: CAPACITY }));
         let data_file = self.option("data_file").map(|data| {
@@ -265,45 +273,62 @@ impl Create {
         let Answer::Create(_) = &finished.answer else { return Err(common::another_operation()) };
         finished.into_targets().commit().map_err(|error| refused(name, &error))
     }
+}
 
-    /// Opens the image below, if there is one that is to be opened.
-    fn below(&self, name: &OsStr, terms: &Terms) -> Result<Below, Failure> {
-        let none = |image| Ok(Below { image, disks: Vec::new(), references: References::denied(), bytes: 0 });
-        let backing = self.backing.last().cloned().or_else(|| self.option("backing_file"));
-        let Some(backing) = backing.filter(|backing| !self.backing_unsafe && !backing.is_empty()) else {
+/// The image below a new one, as the command line has it.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// Its name, beside the new image's; nothing if it is not to be opened.
+    pub name: Option<&'a str>,
+    /// Its format.
+    pub format: Option<&'a str>,
+    /// `--allow-references`
+    pub allow_references: &'a [String],
+    /// Serial of the disk that it becomes.
+    pub serial: &'a str,
+}
+
+/// The image below, opened.
+pub struct Below {
+    /// What the guest is told of it.
+    pub image: BelowNew,
+    /// Its disks.
+    pub disks: Vec<Disk>,
+    /// Who decides about what it names.
+    pub references: References,
+    /// How much disk space it takes.
+    pub bytes: u64,
+}
+
+impl Below {
+    /// Opens what is below the image `name`, if there is something that is to be opened. That it cannot be opened is for the
+    /// guest to tell.
+    pub fn open(name: &OsStr, asked: Asked<'_>, terms: &Terms) -> Result<Self, Failure> {
+        let none = |image| Ok(Self { image, disks: Vec::new(), references: References::denied(), bytes: 0 });
+        let Some(backing) = asked.name.filter(|backing| !backing.is_empty()) else {
             return none(BelowNew::Unopened);
         };
-        let format = self.backing_format.last().cloned().or_else(|| self.option("backing_fmt"));
-        let backing = references::beside(name, OsStr::new(&backing));
+        let backing = references::beside(name, OsStr::new(backing));
         let how = How {
             room: None,
-            format: format.as_deref(),
+            format: asked.format,
             image_opts: false,
             force_share: false,
-            allow_references: &self.allow_references,
+            allow_references: asked.allow_references,
             extents: false,
             deadline: terms.started + Duration::from(terms.timeout),
             speaker: terms.speaker,
         };
-        match Image::open(&backing, how) {
+        match Image::open_as(asked.serial, &backing, how) {
             Ok(Image { source, disks, references, .. }) => {
                 let bytes = source.file.allocated;
-                Ok(Below { image: BelowNew::Image(Box::new(source)), disks, references, bytes })
+                Ok(Self { image: BelowNew::Image(Box::new(source)), disks, references, bytes })
             }
             Err(failure) => none(BelowNew::Refused(
                 failure.into_record(&format!("Could not open '{}': ", escape_name(&backing))),
             )),
         }
     }
-}
-
-/// The image below, opened.
-struct Below {
-    image: BelowNew,
-    disks: Vec<Disk>,
-    references: References,
-    /// How much disk space it takes.
-    bytes: u64,
 }
 
 /// What the guest is told of a file.

@@ -108,6 +108,16 @@ impl Bench {
     }
 }
 
+/// Has a reader of libyal's, `vhdi`, `vmdk` or `qcow`, write the disk of an image to the file `raw`.
+pub fn read_by(bench: &Bench, library: &str, image: &str, raw: &str) -> Result<(), String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readers.py");
+    let said = Said::by(bench.command("/usr/bin/python3").arg(script).args([library, image, raw]));
+    match said.code {
+        Some(0) => Ok(()),
+        _ => Err(format!("{library}: {said}")),
+    }
+}
+
 /// What a program said, and how it ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {

@@ -113,12 +113,6 @@ pub struct Writer<S> {
 }
 
 impl<S: StorageMut> Writer<S> {
-    /// Smallest part of the disk that is given a place on its own, in bytes: a cluster, or a subcluster where entries tell
-    /// them apart.
-    pub fn granularity(&self) -> u64 {
-        self.shape.subcluster()
-    }
-
     /// Ends the file with a whole sector, as `qemu-img convert -c` does.
     pub fn align_end(&mut self) {
         self.end = self.end.max(self.storage.len()).next_multiple_of(512);
@@ -155,6 +149,10 @@ impl<S: StorageMut> crate::write::Writer for Writer<S> {
 
     fn unit(&self) -> u64 {
         self.shape.cluster()
+    }
+
+    fn granularity(&self) -> u64 {
+        self.shape.subcluster()
     }
 
     fn allocate(&mut self, offset: u64, length: u64) -> Result<Place, Error> {

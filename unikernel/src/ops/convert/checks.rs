@@ -2,7 +2,7 @@
 
 use alloc::{borrow::ToOwned, format, string::String};
 
-use formats::{Chain, Image, Storage};
+use formats::{Chain, Image, Storage, vmdk::Vmdk};
 use protocol::{ConvertPart, ConvertRequest, ErrorKind, ErrorRecord, NewTarget, QemuVersion};
 
 use crate::{
@@ -43,6 +43,9 @@ pub fn options(
             let message = || format!("{what} not supported for file format '{}'", driver.name);
             values.set(driver, name, value, profile).ok_or_else(|| unsupported(message()))?;
         }
+    }
+    if values.text("backing_file") == Some("") {
+        return Err(ErrorRecord::new(ErrorKind::Usage, "Expected backing file name, got empty string"));
     }
     if values.has("backing_file") {
         if request.sources.len() > 1 {
@@ -85,7 +88,7 @@ pub fn no_compression() -> ErrorRecord {
 }
 
 /// Whether the sources have bitmaps that can be copied.
-pub fn bitmaps_of<S: Storage>(source: &Source<S>) -> Result<(), ErrorRecord> {
+pub fn bitmaps_of<S: Storage>(source: &Source<'_, S>) -> Result<(), ErrorRecord> {
     let has = |chain: &Chain<S>| chain.layers().first().is_some_and(Image::supports_bitmaps);
     match source.chains().len() {
         1 if source.chains().all(has) => Ok(()),
@@ -100,6 +103,12 @@ pub fn bitmaps_in(format: &str) -> Result<(), ErrorRecord> {
         "qcow2" => Ok(()),
         _ => Err(unsupported(format!("Format driver '{format}' does not support bitmaps"))),
     }
+}
+
+/// The content id of what is below a new VMDK image.
+pub fn cid<S: Storage>(below: &Chain<S>) -> Result<u32, ErrorRecord> {
+    let vmdk = below.layers().first().and_then(Image::vmdk);
+    vmdk.map(Vmdk::cid).ok_or_else(|| unsupported("backing_file must be a vmdk image".to_owned()))
 }
 
 /// The failure to make the image.

@@ -2,17 +2,19 @@
 
 mod checks;
 
-use alloc::{boxed::Box, vec::Vec};
+use alloc::{boxed::Box, format, string::String, vec::Vec};
+use core::cell::RefCell;
 
 use codecs::Method;
 use formats::{Chain, write::Writer};
 use protocol::{
-    ConvertAnswer, ConvertPart, ConvertRequest, ConvertTarget, DiskPart, ErrorKind, ErrorRecord, NewTarget,
+    BelowNew, ConvertAnswer, ConvertPart, ConvertRequest, ConvertTarget, DiskPart, ErrorKind, ErrorRecord,
+    NewTarget, Reply,
 };
 
 use crate::{
     files::Files,
-    mover::{self, Compress, Copy, Source, SparseSize, StartWrite, Terms},
+    mover::{self, Compress, Copy, Salvage, Source, SparseSize, StartWrite, Terms},
     options::{Driver, Values},
     progress::Meter,
     source,
@@ -31,7 +33,10 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
     files: &mut F,
     tell: &mut dyn FnMut(ConvertPart),
 ) -> Result<ConvertAnswer, ErrorRecord> {
-    let mut source = open_sources(request, files)?;
+    let tell = RefCell::new(tell);
+    let unreadable = |what: String| tell.borrow_mut()(ConvertPart::Unreadable(what));
+    let salvage = request.salvage.then_some(&unreadable as &dyn Fn(String));
+    let mut source = open_sources(request, salvage, files)?;
     let mut beyond = false;
     if let Some(DiskPart { start, end }) = request.part {
         beyond = start > end.min(source.size());
@@ -41,11 +46,14 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
     let size = source.size().checked_next_multiple_of(align).ok_or_else(too_long)?;
     let (mut target, zero_already) = match &request.target {
         ConvertTarget::New(new) => {
-            let (driver, values) = checks::options(request, new, tell)?;
+            let (driver, values) = checks::options(request, new, &mut *tell.borrow_mut())?;
             if request.bitmaps.is_some() {
                 checks::bitmaps_of(&source)?;
             }
-            let target = make(request, new, (driver, &values), size, files)?;
+            let (target, below) = make(request, new, (driver, &values), size, files)?;
+            if let Some(below) = below {
+                source.set_below(below);
+            }
             if request.bitmaps.is_some() {
                 checks::bitmaps_in(driver.name)?;
             }
@@ -68,7 +76,17 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
         return Err(error.clone());
     }
     let terms = Terms { sparse: SparseSize::new(request.sparse), zero_already, top_only: request.backing };
-    let whole = match request.progress {
+    let method = target.codec().and_then(mover::method);
+    if request.compress && method.is_none() {
+        return Err(checks::no_compression());
+    }
+    // What is stored as streams is so without being asked.
+    let method = method.filter(|method| request.compress || *method == Method::Zlib);
+    if method.is_some() {
+        source.set_unit(target.unit());
+    }
+    // Who salvages is told of faults once more for this.
+    let whole = match request.progress || request.salvage {
         true => source.data_bytes(terms.sparse.is_none())?,
         false => 0,
     };
@@ -77,15 +95,10 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
         moved += more;
         let percent = 100.0 * moved as f64 / whole as f64;
         if let Some(progress) = meter.set(percent as f32).filter(|_| request.progress) {
-            tell(ConvertPart::Progress(progress));
+            tell.borrow_mut()(ConvertPart::Progress(progress));
         }
     };
-    let method = target.codec().and_then(mover::method);
-    if request.compress && method.is_none() {
-        return Err(checks::no_compression());
-    }
-    // What is stored as streams is so without being asked.
-    match method.filter(|method| request.compress || *method == Method::Zlib) {
+    match method {
         Some(method) => {
             Compress::new(&mut *target, terms, method).run(&mut source, &mut progress)?;
         }
@@ -95,10 +108,11 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
     Ok(ConvertAnswer { size, beyond })
 }
 
-fn open_sources<F: Files>(
+fn open_sources<'a, F: Files>(
     request: &ConvertRequest,
+    salvage: Salvage<'a>,
     files: &mut F,
-) -> Result<Source<F::Storage>, ErrorRecord> {
+) -> Result<Source<'a, F::Storage>, ErrorRecord> {
     let open = |image| source::open(image, &request.secrets, request.profile, files);
     let mut chains: Vec<Chain<F::Storage>> = request.sources.iter().map(open).collect::<Result<_, _>>()?;
     if let Some(snapshot) = &request.snapshot {
@@ -106,32 +120,57 @@ fn open_sources<F: Files>(
             source::load_snapshot(top, snapshot)?;
         }
     }
-    Source::new(chains, request.backing).ok_or_else(too_long)
+    Source::new(chains, request.backing, salvage).ok_or_else(too_long)
 }
+
+/// What is below a new image, if that was opened.
+type Below<F> = Option<Chain<<F as Files>::Storage>>;
 
 fn too_long() -> ErrorRecord {
     ErrorRecord::new(ErrorKind::Limit, "The disk is longer than 2^63 bytes")
 }
 
-/// Makes the image that is written, for a disk of `size` bytes.
+/// Makes the image that is written, for a disk of `size` bytes, and opens what is below it.
 fn make<F: Files<Storage: StartWrite + 'static>>(
     request: &ConvertRequest,
     new: &NewTarget,
     (driver, values): (&Driver, &Values),
     size: u64,
     files: &mut F,
-) -> Result<Box<dyn Writer<Storage = F::Storage>>, ErrorRecord> {
+) -> Result<(Box<dyn Writer<Storage = F::Storage>>, Below<F>), ErrorRecord> {
     let profile = request.profile;
+    let not_made = |error| checks::not_made(request, new, error);
+    let mut below = match &new.backing {
+        BelowNew::Image(image) => source::open(image, &request.secrets, profile, files).map(Some),
+        BelowNew::Refused(error) => Err(error.clone()),
+        BelowNew::Unopened => Ok(None),
+    };
+    let mut parent_cid = None;
+    // Of the formats only VMDK looks at the image below when one is made; else the new image cannot be opened.
+    if driver.name == "vmdk" {
+        let parent = below.map_err(not_made)?;
+        parent_cid = parent.as_ref().map(checks::cid).transpose().map_err(not_made)?;
+        below = Ok(parent);
+    }
     let image = NewImage {
         size,
         name: &new.name,
-        parent_cid: None,
+        parent_cid,
+        strict_stream: new.strict_stream,
         secrets: &request.secrets,
         profile,
         chance: new.chance,
         file: &new.file,
         data_file: new.data_file.as_ref(),
     };
-    let made = target::create(driver.target()?, values, &image, files);
-    made.map_err(|error| checks::not_made(request, new, error))
+    let made = target::create(driver.target()?, values, &image, files).map_err(not_made)?;
+    let below = below.map_err(|error| {
+        let message = format!("Could not open backing file: {}", error.message);
+        let disk = match &new.file {
+            Reply::File(file) => Some(file.disk.clone()),
+            Reply::Refused(_) => None,
+        };
+        ErrorRecord { message, disk, ..error }
+    })?;
+    Ok((made, below))
 }

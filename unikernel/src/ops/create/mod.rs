@@ -36,6 +36,7 @@ pub fn run<F: Files<Storage: StorageMut + 'static>>(
         size,
         name: &request.name,
         parent_cid,
+        strict_stream: false,
         secrets: &request.secrets,
         profile,
         chance: request.chance,

@@ -40,6 +40,7 @@ pub fn measure<S: Storage>(
         size,
         name: "disk.vmdk",
         parent_cid: None,
+        strict_stream: false,
         secrets: &request.secrets,
         profile: request.profile,
         chance,
@@ -52,7 +53,7 @@ pub fn measure<S: Storage>(
             let message = format!("Compression not supported for format '{}'", request.target_format);
             return Err(ErrorRecord::new(ErrorKind::Unsupported, message));
         };
-        let mut source = mover::Source::new(vec![chain], false)
+        let mut source = mover::Source::new(vec![chain], false, None)
             .ok_or_else(|| ErrorRecord::new(ErrorKind::Limit, "The disk is longer than 2^63 bytes"))?;
         let terms = Terms { sparse, zero_already: true, top_only: false };
         Compress::new(&mut *image, terms, method).run(&mut source, &mut |_| {})?;

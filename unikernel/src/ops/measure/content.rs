@@ -19,7 +19,7 @@ pub fn ranges<S: Storage>(
 ) -> Result<(), ErrorRecord> {
     let mut buffer = Vec::new();
     let mut pieces = Pieces::new(chain, false);
-    while let Some(piece) = pieces.next(chain)? {
+    while let Some(piece) = pieces.next(chain, None)? {
         if sparse.is_none() {
             piece.parts().for_each(|(start, length)| write(at(start), at(start + length as u64)));
         } else if piece.kind == Kind::Data {

@@ -45,6 +45,11 @@ impl Preset {
         }
     }
 
+    /// Whether it is a VMDK with its tables behind its grains.
+    pub fn is_strict_stream(self) -> bool {
+        self == Self::Esxi
+    }
+
     /// Whether it is compressed.
     pub fn compresses(self) -> bool {
         self == Self::Esxi

@@ -3,7 +3,7 @@
 use std::{ffi::OsStr, thread, time::Duration};
 
 use protocol::{
-    Answer, Bitmaps, ConvertPart, ConvertRequest, ConvertTarget, ErrorKind, ErrorRecord, FileFacts,
+    Answer, BelowNew, Bitmaps, ConvertPart, ConvertRequest, ConvertTarget, ErrorKind, ErrorRecord, FileFacts,
     ImageSource, NewTarget, Op, Part,
 };
 
@@ -27,6 +27,8 @@ use crate::{
 /// Serial of the disk that the image is made on, and of the one with its data.
 const TARGET: &str = "target";
 const DATA: &str = "target.data";
+/// Serial of the disk with the image below it.
+const BELOW: &str = "below";
 
 /// How long a file may become that nobody bounds: as long as any.
 const CAPACITY: u64 = i64::MAX as u64 & !511;
@@ -45,13 +47,26 @@ impl Convert {
     pub(super) fn convert(&self, sources: &[&OsStr], target: &OsStr, line: &Line) -> Result<(), Failure> {
         let Line { secrets, shown, terms } = line;
         let profile = terms.speaker.profile;
-        let Sources { images, mut disks, references, allocated } = self.sources(sources, *terms)?;
+        let Sources { images, mut disks, mut references, allocated } = self.sources(sources, *terms)?;
         let snapshot = snapshot::choose(&self.snapshot).cloned();
         if snapshot.as_ref().is_some_and(|_| images.len() > 1) {
             return Err(Failure::usage("No support for concatenating multiple snapshot"));
         }
         let mut targets = Targets::default();
-        let opened = self.target(target, terms.speaker, &mut targets)?;
+        let lists = self.options();
+        let of_lists = |name| lists.as_deref().and_then(|list| common::option_of(list, name));
+        let backing = self.backing.last().cloned().or_else(|| of_lists("backing_file"));
+        let backing_format = self.backing_format.last().cloned().or_else(|| of_lists("backing_fmt"));
+        let asked = create::Asked {
+            name: backing.as_deref().filter(|_| !self.no_create),
+            format: backing_format.as_deref(),
+            allow_references: &self.allow_references,
+            serial: BELOW,
+        };
+        let below = create::Below::open(target, asked, terms)?;
+        references.join(below.references);
+        disks.extend(below.disks);
+        let opened = self.target(target, below.image, terms.speaker, &mut targets)?;
         let limit = self.max_output.last().map(|text| bytes("output limit", text, profile)).transpose()?;
         if let Some(limit) = limit {
             targets.limit(limit);
@@ -63,9 +78,7 @@ impl Convert {
         if let ConvertTarget::Existing { image, .. } = &opened {
             keys.extend(image.keys());
         }
-        let lists = self.options();
-        let key = |name| lists.as_deref().and_then(|list| common::option_of(list, name));
-        let key = key("key-secret").or_else(|| key("encrypt.key-secret"));
+        let key = of_lists("key-secret").or_else(|| of_lists("encrypt.key-secret"));
         keys.extend(key.as_deref());
         let cpu = if keys.is_empty() { Cpu::Baseline } else { Cpu::Crypto };
         let secrets = secrets.for_keys(&keys)?;
@@ -85,7 +98,7 @@ impl Convert {
             part: None,
             align: self.preset.last().and_then(|preset| preset.alignment()),
             compress: self.compress || self.preset.last().is_some_and(|preset| preset.compresses()),
-            backing: !self.backing.is_empty(),
+            backing: backing.is_some(),
             salvage: self.salvage,
             bitmaps: self.bitmaps.then_some(match self.skip_broken_bitmaps {
                 true => Bitmaps::Consistent,
@@ -109,7 +122,8 @@ impl Convert {
         };
         let finished = terms.launch_naming(command, &name_of, &mut |part, _| match part {
             Part::Convert(ConvertPart::Progress(progress)) => shown.tell(progress),
-            Part::Convert(ConvertPart::Warning(text)) => {
+            Part::Convert(ConvertPart::Unreadable(_)) if self.quiet => Ok(()),
+            Part::Convert(ConvertPart::Warning(text) | ConvertPart::Unreadable(text)) => {
                 report::complain(&format!("{}: warning: {}\n", terms.speaker.name(), escape(&text)));
                 Ok(())
             }
@@ -165,6 +179,7 @@ impl Convert {
     fn target(
         &self,
         name: &OsStr,
+        backing: BelowNew,
         speaker: Speaker,
         targets: &mut Targets,
     ) -> Result<ConvertTarget, Failure> {
@@ -199,6 +214,8 @@ impl Convert {
             options,
             backing_file: self.backing.last().cloned(),
             backing_format: self.backing_format.last().cloned(),
+            backing,
+            strict_stream: self.preset.last().is_some_and(|preset| preset.is_strict_stream()),
             chance,
         })))
     }
