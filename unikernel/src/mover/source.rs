@@ -2,7 +2,7 @@
 
 use alloc::{vec, vec::Vec};
 
-use formats::{Chain, Storage};
+use formats::{Chain, Image, Storage};
 use protocol::ErrorRecord;
 
 use super::pieces::{self, Kind, Piece, Pieces, SECTOR};
@@ -62,6 +62,11 @@ impl<S: Storage> Source<S> {
     /// The disks.
     pub fn chains(&self) -> impl ExactSizeIterator<Item = &Chain<S>> {
         self.disks.iter().map(|disk| &disk.chain)
+    }
+
+    /// The image on top of the first disk.
+    pub fn top_mut(&mut self) -> Option<&mut Image<S>> {
+        self.disks.first_mut()?.chain.layers_mut().first_mut()
     }
 
     /// Bytes of all disks.

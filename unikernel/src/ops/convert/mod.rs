@@ -1,5 +1,6 @@
 //! `convert`: an image out of others.
 
+mod bitmaps;
 mod checks;
 
 use alloc::{boxed::Box, vec::Vec};
@@ -42,18 +43,19 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
     let (mut target, zero_already) = match &request.target {
         ConvertTarget::New(new) => {
             let (driver, values) = checks::options(request, new, tell)?;
-            if request.bitmaps.is_some() {
-                checks::bitmaps_of(&source)?;
+            if let Some(wanted) = request.bitmaps {
+                bitmaps::check_source(&source, wanted, request.profile)?;
             }
             let target = make(request, new, (driver, &values), size, files)?;
             if request.bitmaps.is_some() {
-                checks::bitmaps_in(driver.name)?;
+                bitmaps::check_target(driver.name, &values)?;
             }
             (target, !request.backing && target::reads_as_zeros(driver.target()?, &values))
         }
         ConvertTarget::Existing { image, zero, chance } => {
-            if request.bitmaps.is_some() {
-                checks::bitmaps_of(&source)?;
+            if let Some(wanted) = request.bitmaps {
+                bitmaps::check_source(&source, wanted, request.profile)?;
+                return Err(bitmaps::into_existing());
             }
             let opening =
                 Opening { secrets: &request.secrets, profile: request.profile, chance: *chance, size };
@@ -90,6 +92,9 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
             Compress::new(&mut *target, terms, method).run(&mut source, &mut progress)?;
         }
         None => Copy::new(&mut *target, terms).run(&mut source, &mut progress)?,
+    }
+    if request.bitmaps.is_some() {
+        bitmaps::copy(&mut source, &mut *target, tell)?;
     }
     target.finish().map_err(source::record)?;
     Ok(ConvertAnswer { size, beyond })
