@@ -8,7 +8,7 @@ use std::{
 
 use argh::{ArgsInfo, FromArgs};
 use protocol::{
-    Answer, ConvertRequest, ConvertTarget, DiskPart, NewTarget, Op, QemuVersion,
+    Answer, BelowNew, ConvertRequest, ConvertTarget, DiskPart, NewTarget, Op, QemuVersion,
     size::{self, SizeError},
 };
 
@@ -223,7 +223,9 @@ impl Dd {
                 options: None,
                 backing_file: None,
                 backing_format: None,
-                chance: create::chance()?,
+                backing: BelowNew::Unopened,
+                strict_stream: false,
+                chance: create::chance(None)?,
             })),
         };
         disks.extend(IoMode::for_reading(allocated).for_all(targets.take_disks()));

@@ -5,10 +5,7 @@ use alloc::{borrow::ToOwned, format, string::String};
 use formats::{Chain, Image, Storage, vmdk::Vmdk};
 use protocol::{ConvertPart, ConvertRequest, ErrorKind, ErrorRecord, NewTarget, QemuVersion};
 
-use crate::{
-    mover::Source,
-    options::{Driver, Values},
-};
+use crate::options::{Driver, Values};
 
 /// Formats that can be written compressed.
 const COMPRESSED: [&str; 3] = ["qcow2", "qcow", "vmdk"];
@@ -61,6 +58,10 @@ pub fn options(
             tell(ConvertPart::Warning(text.to_owned()));
         }
     }
+    if values.flag("keep_data_file") && values.has("data_file") {
+        let message = "'keep_data_file=on' is for new images that nothing is copied into";
+        return Err(unsupported(message.to_owned()));
+    }
     if request.compress {
         check_compression(driver, &values)?;
     }
@@ -85,24 +86,6 @@ fn check_compression(driver: &Driver, values: &Values) -> Result<(), ErrorRecord
 /// That the format of the target cannot be written compressed.
 pub fn no_compression() -> ErrorRecord {
     unsupported("Compression not supported for this file format".to_owned())
-}
-
-/// Whether the sources have bitmaps that can be copied.
-pub fn bitmaps_of<S: Storage>(source: &Source<'_, S>) -> Result<(), ErrorRecord> {
-    let has = |chain: &Chain<S>| chain.layers().first().is_some_and(Image::supports_bitmaps);
-    match source.chains().len() {
-        1 if source.chains().all(has) => Ok(()),
-        1 => Err(unsupported("Source lacks bitmap support".to_owned())),
-        _ => Err(unsupported("Copying bitmaps only possible with single source".to_owned())),
-    }
-}
-
-/// Whether the format of the target can have bitmaps.
-pub fn bitmaps_in(format: &str) -> Result<(), ErrorRecord> {
-    match format {
-        "qcow2" => Ok(()),
-        _ => Err(unsupported(format!("Format driver '{format}' does not support bitmaps"))),
-    }
 }
 
 /// The content id of what is below a new VMDK image.

@@ -1,5 +1,6 @@
 //! `convert`: an image out of others.
 
+mod bitmaps;
 mod checks;
 
 use alloc::{boxed::Box, format, string::String, vec::Vec};
@@ -47,21 +48,22 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
     let (mut target, zero_already) = match &request.target {
         ConvertTarget::New(new) => {
             let (driver, values) = checks::options(request, new, &mut *tell.borrow_mut())?;
-            if request.bitmaps.is_some() {
-                checks::bitmaps_of(&source)?;
+            if let Some(wanted) = request.bitmaps {
+                bitmaps::check_source(&source, wanted, request.profile)?;
             }
             let (target, below) = make(request, new, (driver, &values), size, files)?;
             if let Some(below) = below {
                 source.set_below(below);
             }
             if request.bitmaps.is_some() {
-                checks::bitmaps_in(driver.name)?;
+                bitmaps::check_target(driver.name, &values)?;
             }
             (target, !request.backing && target::reads_as_zeros(driver.target()?, &values))
         }
         ConvertTarget::Existing { image, zero, chance } => {
-            if request.bitmaps.is_some() {
-                checks::bitmaps_of(&source)?;
+            if let Some(wanted) = request.bitmaps {
+                bitmaps::check_source(&source, wanted, request.profile)?;
+                return Err(bitmaps::into_existing());
             }
             let opening =
                 Opening { secrets: &request.secrets, profile: request.profile, chance: *chance, size };
@@ -104,6 +106,9 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
         }
         None => Copy::new(&mut *target, terms).run(&mut source, &mut progress)?,
     }
+    if request.bitmaps.is_some() {
+        bitmaps::copy(&mut source, &mut *target, &mut *tell.borrow_mut())?;
+    }
     target.finish().map_err(source::record)?;
     Ok(ConvertAnswer { size, beyond })
 }
@@ -123,8 +128,8 @@ fn open_sources<'a, F: Files>(
     Source::new(chains, request.backing, salvage).ok_or_else(too_long)
 }
 
-/// What is below a new image, if that was opened.
-type Below<F> = Option<Chain<<F as Files>::Storage>>;
+/// A new image, and what is below it, if that was opened.
+type Made<S> = (Box<dyn Writer<Storage = S>>, Option<Chain<S>>);
 
 fn too_long() -> ErrorRecord {
     ErrorRecord::new(ErrorKind::Limit, "The disk is longer than 2^63 bytes")
@@ -137,7 +142,7 @@ fn make<F: Files<Storage: StartWrite + 'static>>(
     (driver, values): (&Driver, &Values),
     size: u64,
     files: &mut F,
-) -> Result<(Box<dyn Writer<Storage = F::Storage>>, Below<F>), ErrorRecord> {
+) -> Result<Made<F::Storage>, ErrorRecord> {
     let profile = request.profile;
     let not_made = |error| checks::not_made(request, new, error);
     let mut below = match &new.backing {
