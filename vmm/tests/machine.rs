@@ -30,6 +30,7 @@ fn request(file: FileFacts) -> Vec<u8> {
         secrets: vec![],
         beyond: false,
         exact: None,
+        compress: false,
         subject: MeasureSubject::Image { source: Box::new(ImageSource::new(file, None)), snapshot: None },
     };
     serde_json::to_vec(&request).unwrap()
