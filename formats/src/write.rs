@@ -5,6 +5,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::{Codec, Error, ErrorKind, FileIndex, StorageError, StorageMut};
 
@@ -18,6 +19,20 @@ pub struct Place {
     /// How many bytes from there on, at least 1.
     pub length: u64,
 }
+
+/// A persistent bitmap that a new image gets.
+#[derive(Clone, Copy, Debug)]
+pub struct NewBitmap<'a> {
+    /// Its name, 1 to 1023 bytes, which no other bitmap of the image has.
+    pub name: &'a [u8],
+    /// log2 of the virtual bytes that one bit stands for, 9 to 31.
+    pub granularity_bits: u8,
+    /// Whether it is to be kept up to date automatically.
+    pub auto: bool,
+}
+
+/// Hands parts of a disk, in bytes, to the function that it is called with.
+pub type Ranges<'a> = &'a mut dyn FnMut(&mut dyn FnMut(Range<u64>)) -> Result<(), Error>;
 
 /// An image that is open for writing.
 ///
@@ -67,6 +82,13 @@ pub trait Writer {
     /// Turns bytes of the disk at `offset`, whole sectors, into what is stored at `place`: encrypts them, where the image is
     /// encrypted.
     fn encode(&self, _offset: u64, _place: &Place, _bytes: &mut [u8]) {}
+
+    /// Gives the image, when all data is written, a persistent bitmap that has bits set for these ranges of the disk. For new images
+    /// alone, and only where the format has bitmaps: `unsupported` elsewhere.
+    fn add_bitmap(&mut self, _bitmap: &NewBitmap<'_>, _ranges: Ranges<'_>) -> Result<(), Error> {
+        let message = "Cannot store dirty bitmaps in this image";
+        Err(Error::new(ErrorKind::Unsupported, "bitmap directory", message))
+    }
 
     /// A file, to store what was given a place in it.
     fn file(&mut self, file: FileIndex) -> Option<&mut Self::Storage>;

@@ -5,8 +5,8 @@ mod support;
 use std::ops::Range;
 use std::path::Path;
 
-use formats::qcow2::{NewBitmap, create, open};
-use formats::write::Writer as _;
+use formats::qcow2::{create, open};
+use formats::write::{NewBitmap, Writer as _};
 use formats::{ErrorKind, Image, Key};
 use support::qcow2::{options, write};
 use support::{create as qemu_create, qemu_img_ok, qemu_io, text};
@@ -74,7 +74,12 @@ fn copied_bitmaps_lie_where_the_reference_puts_them() {
                 granularity_bits: bitmap.granularity_bits,
                 auto: bitmap.auto,
             };
-            writer.add_bitmap(&new, &mut ranges(&source, &name).into_iter()).unwrap();
+            writer
+                .add_bitmap(&new, &mut |visit| {
+                    ranges(&source, &name).into_iter().for_each(visit);
+                    Ok(())
+                })
+                .unwrap();
         }
         writer.finish().unwrap();
         let (ours, _) = writer.into_storage();
@@ -118,9 +123,8 @@ fn bitmaps_know_of_what_is_written() {
 fn bitmaps_that_cannot_be_are_refused() {
     let new = |list: &str| create(Vec::new(), None, &options(list, MIB)).unwrap();
     let bitmap = NewBitmap { name: b"one", granularity_bits: 16, auto: true };
-    let kind = |list: &str, bitmap: &NewBitmap<'_>| {
-        new(list).add_bitmap(bitmap, &mut std::iter::empty()).unwrap_err().kind
-    };
+    let kind =
+        |list: &str, bitmap: &NewBitmap<'_>| new(list).add_bitmap(bitmap, &mut |_| Ok(())).unwrap_err().kind;
     assert_eq!(kind("compat=0.10", &bitmap), ErrorKind::Unsupported);
     assert_eq!(kind("", &NewBitmap { name: b"", ..bitmap }), ErrorKind::InvalidFormat);
     assert_eq!(kind("", &NewBitmap { name: &[b'x'; 1024], ..bitmap }), ErrorKind::InvalidFormat);

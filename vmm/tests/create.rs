@@ -426,3 +426,43 @@ fn a_file_that_may_not_grow_is_not_left_half() {
     assert_ne!(said.code, Some(0), "{said}");
     assert_eq!(fs::read_dir(bench.path("small")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_data_file_that_is_kept_stays_as_it_is() {
+    let bench = Bench::new();
+    let content: Vec<u8> = (0..3_u32 << 18).flat_map(u32::to_le_bytes).collect();
+    fs::write(bench.path("data"), &content).unwrap();
+    let profile = ["--qemu-version", "11.1"];
+    let make = |list: &str| {
+        let list = format!("keep_data_file=on,{list}");
+        bench.instar(
+            &[&["create"], profile.as_slice(), &["-q", "-f", "qcow2", "-o", &list, "x", "3M"]].concat(),
+        )
+    };
+    for (list, why) in [
+        ("data_file=data", "requires 'preallocation=metadata' or 'data_file_raw=on'"),
+        ("data_file=data,preallocation=full", "would overwrite the external data file's content"),
+        ("cluster_size=4k", "Must not use 'keep_data_file=on' without 'data_file'"),
+        ("data_file=missing,data_file_raw=on", "x: Could not open 'missing': No such file or directory"),
+        ("data_file=data,data_file_raw=on,cluster_size=3", "Cluster size must be"),
+    ] {
+        let said = make(list);
+        assert!(said.code == Some(1) && said.stderr.contains(why), "{list}: {said}");
+        assert!(
+            fs::read(bench.path("data")).unwrap() == content && !bench.path("missing").exists(),
+            "{list}"
+        );
+    }
+    for list in ["data_file=data,data_file_raw=on", "data_file=data,preallocation=metadata"] {
+        let said = make(list);
+        assert_eq!(said.code, Some(0), "{list}: {said}");
+        assert!(fs::read(bench.path("data")).unwrap() == content, "{list}");
+        let compared = bench.reference(&["compare", "-f", "raw", "-F", "qcow2", "data", "x"]);
+        assert_eq!(compared.code, Some(0), "{list}: {compared}");
+    }
+    let line = ["convert", "--qemu-version", "11.1", "-O", "qcow2", "-o"];
+    let list = "keep_data_file=on,data_file=data,data_file_raw=on";
+    let said = bench.instar(&[line.as_slice(), &[list, "data", "y"]].concat());
+    assert!(said.code == Some(1) && said.stderr.contains("(unsupported)"), "{said}");
+    assert!(fs::read(bench.path("data")).unwrap() == content && !bench.path("y").exists());
+}

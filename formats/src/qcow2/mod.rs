@@ -26,7 +26,7 @@ pub use bitmaps::Bitmap;
 pub use header::Header;
 pub use snapshots::{Snapshot, SnapshotName};
 pub use types::{ClusterBits, Compression, CryptMethod, Version};
-pub use write::{Create, Encryption, NewBitmap, Preallocation, Writer, create, open};
+pub use write::{Create, Encryption, Preallocation, Writer, create, open};
 
 use crate::access::{Access, check_encryption};
 use crate::area::Visit;

@@ -3,7 +3,7 @@
 use alloc::{vec, vec::Vec};
 use core::ops::Range;
 
-use formats::{Chain, Storage};
+use formats::{Chain, Image, Storage};
 use protocol::ErrorRecord;
 
 use super::{
@@ -80,6 +80,11 @@ impl<'a, S: Storage> Source<'a, S> {
     /// The disks.
     pub fn chains(&self) -> impl ExactSizeIterator<Item = &Chain<S>> {
         self.disks.iter().map(|disk| &disk.chain)
+    }
+
+    /// The image on top of the first disk.
+    pub fn top_mut(&mut self) -> Option<&mut Image<S>> {
+        self.disks.first_mut()?.chain.layers_mut().first_mut()
     }
 
     /// Bytes of all disks.

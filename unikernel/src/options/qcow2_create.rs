@@ -23,6 +23,8 @@ pub struct Qcow2Create<'a> {
     pub create: Create,
     /// For the file with the data.
     pub preallocation: FilePreallocation,
+    /// Whether the data file is there already, and what is in it is the data.
+    pub keep_data_file: bool,
     /// Whether it is to be encrypted, and how.
     pub encryption: Option<Encryption<'a>>,
 }
@@ -102,6 +104,10 @@ impl<'a> Qcow2Create<'a> {
         if lazy_refcounts && v2 {
             return Err(needs_v3("Lazy refcounts only supported"));
         }
+        let keep_data_file = values.flag("keep_data_file");
+        if keep_data_file {
+            check_kept_file(values, preallocation)?;
+        }
         let refcount_bits = match values.number("refcount_bits") {
             None => RefcountBits::DEFAULT,
             Some(bits) => RefcountBits::new(bits).ok_or_else(|| {
@@ -128,7 +134,25 @@ impl<'a> Qcow2Create<'a> {
             encryption: None,
             preallocation,
         };
-        Ok(Self { create, preallocation: of_file, encryption })
+        Ok(Self { create, preallocation: of_file, keep_data_file, encryption })
+    }
+}
+
+/// Whether the image can be one of the data that is in its data file already.
+fn check_kept_file(values: &Values, preallocation: Preallocation) -> Result<(), ErrorRecord> {
+    if !values.has("data_file") {
+        return Err(usage(format_args!("Must not use 'keep_data_file=on' without 'data_file'")));
+    }
+    match preallocation {
+        Preallocation::Data => Err(usage(format_args!(
+            "Preallocating more than only metadata would overwrite the external data file's content and is therefore \
+             incompatible with 'keep_data_file=on'"
+        ))),
+        Preallocation::Off if !values.flag("data_file_raw") => Err(usage(format_args!(
+            "'keep_data_file=on' requires 'preallocation=metadata' or 'data_file_raw=on', or the file contents will not \
+             be visible"
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -5,7 +5,7 @@ use alloc::{borrow::ToOwned, boxed::Box};
 use formats::{StorageMut, qcow2, write::Writer};
 use protocol::ErrorRecord;
 
-use super::{NewImage, empty, key, luks, random::Random, set_aside};
+use super::{NewImage, empty, facts, key, luks, random::Random, set_aside};
 use crate::{
     files::Files,
     options::{Encryption, Qcow2Create, Values},
@@ -19,7 +19,7 @@ pub fn create<F: Files<Storage: StorageMut + 'static>>(
     random: &mut Random,
     files: &mut F,
 ) -> Result<Box<dyn Writer<Storage = F::Storage>>, ErrorRecord> {
-    let Qcow2Create { mut create, preallocation, encryption } =
+    let Qcow2Create { mut create, preallocation, keep_data_file, encryption } =
         Qcow2Create::new(values, new.size, new.profile)?;
     if let Some(how) = encryption {
         let password = key(values, "encrypt.", new.secrets)?;
@@ -29,6 +29,7 @@ pub fn create<F: Files<Storage: StorageMut + 'static>>(
         });
     }
     let data_file = match (&create.data_file, new.data_file) {
+        (Some(_), Some(file)) if keep_data_file => Some(files.open(facts(file)?)?),
         (Some(_), Some(file)) => Some(empty(file, files)?),
         _ => None,
     };

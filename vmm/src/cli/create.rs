@@ -182,6 +182,11 @@ impl Create {
     }
 
     /// What the `-o` lists set `name` to.
+    /// Whether what is in the data file is to stay, as far as it can be told here.
+    fn keeps_data_file(&self) -> bool {
+        self.option("keep_data_file").is_some_and(|value| !matches!(&*value, "off" | "no" | "false" | "n"))
+    }
+
     fn option(&self, name: &str) -> Option<String> {
         let mut found = None;
         for list in &self.options {
@@ -220,8 +225,9 @@ impl Create {
         let Below { image: backing, mut disks, references, bytes } = Below::open(name, asked, &terms)?;
         let mut targets = Targets::default();
         let file = reply(targets.create(name, NewImage { serial: TARGET, capacity: CAPACITY }));
-        let data_file = self.option("data_file").map(|data| {
-            reply(targets.create(OsStr::new(&data), NewImage { serial: DATA, capacity: CAPACITY }))
+        let data_file = self.option("data_file").map(|data| match self.keeps_data_file() {
+            true => existing(&data, speaker, &mut targets),
+            false => reply(targets.create(OsStr::new(&data), NewImage { serial: DATA, capacity: CAPACITY })),
         });
         if self
             .option("subformat")
@@ -337,6 +343,25 @@ pub fn reply(file: Result<protocol::FileFacts, TargetError>) -> Reply {
         Ok(facts) => Reply::File(facts),
         Err(error) => Reply::Refused(error.record()),
     }
+}
+
+/// A data file that is there, and keeps what is in it.
+fn existing(name: &str, speaker: Speaker, targets: &mut Targets) -> Reply {
+    let failed = |error: &source::SourceError| {
+        Reply::Refused(protocol::ErrorRecord::new(error.kind(), error.text(speaker.profile)))
+    };
+    let path = match source::local_path(OsStr::new(name)) {
+        Ok(path) => path,
+        Err(error) => return failed(&error),
+    };
+    let options = source::SourceOptions {
+        serial: DATA,
+        write: true,
+        lock: Some(source::Format::Raw),
+        extents: false,
+        deadline: Instant::now(),
+    };
+    targets.existing(path, options, CAPACITY).map_or_else(|error| failed(&error), Reply::File)
 }
 
 fn refused(name: &OsStr, error: &TargetError) -> Failure {

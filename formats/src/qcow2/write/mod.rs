@@ -19,10 +19,9 @@ use alloc::vec::Vec;
 
 pub use create::{Create, Preallocation, create};
 pub use encrypted::Encryption;
-pub use new_bitmap::NewBitmap;
 pub use open::open;
 
-use crate::write::Place;
+use crate::write::{NewBitmap, Place, Ranges};
 use crate::{Codec, Error, ErrorKind, FileIndex, StorageMut};
 use bitmaps::Tracked;
 use encrypted::Cipher;
@@ -192,6 +191,10 @@ impl<S: StorageMut> crate::write::Writer for Writer<S> {
         if let Some(cipher) = &self.cipher {
             cipher.encrypt(offset, place, bytes);
         }
+    }
+
+    fn add_bitmap(&mut self, bitmap: &NewBitmap<'_>, ranges: Ranges<'_>) -> Result<(), Error> {
+        self.put_bitmap(bitmap, ranges)
     }
 
     fn file(&mut self, file: FileIndex) -> Option<&mut S> {

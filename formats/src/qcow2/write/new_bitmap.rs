@@ -12,29 +12,14 @@ use super::super::types::Version;
 use super::Writer;
 use super::bitmaps::set;
 use super::pages::Kind;
+use crate::write::{NewBitmap, Ranges};
 use crate::{Error, ErrorKind, StorageMut};
 
-/// A bitmap that a new image gets.
-#[derive(Clone, Copy, Debug)]
-pub struct NewBitmap<'a> {
-    /// Its name, 1 to 1023 bytes, which no other bitmap of the image has.
-    pub name: &'a [u8],
-    /// log2 of the virtual bytes that one bit stands for, 9 to 31.
-    pub granularity_bits: u8,
-    /// Whether it is to be kept up to date automatically.
-    pub auto: bool,
-}
-
 impl<S: StorageMut> Writer<S> {
-    /// Gives a new image a bitmap that has bits set for these ranges of the disk, in bytes. It is for when all data is written. As
-    /// `qemu-img convert --bitmaps` does: clusters with bits in ascending order, then their table.
+    /// Gives a new image a bitmap, as `qemu-img convert --bitmaps` does: clusters with bits in ascending order, then their table.
     ///
     /// `unsupported` are images of version 2, and images that were opened; `limit` and `invalid-format` what a bitmap cannot be.
-    pub fn add_bitmap(
-        &mut self,
-        bitmap: &NewBitmap<'_>,
-        ranges: &mut dyn Iterator<Item = Range<u64>>,
-    ) -> Result<(), Error> {
+    pub(super) fn put_bitmap(&mut self, bitmap: &NewBitmap<'_>, ranges: Ranges<'_>) -> Result<(), Error> {
         let version = self.head.as_ref().map(|head| head.version);
         if version != Some(Version::V3) {
             let message = "Cannot store dirty bitmaps in this image";
@@ -42,13 +27,16 @@ impl<S: StorageMut> Writer<S> {
         }
         let (name_len, length) = self.check_bitmap(bitmap)?;
         let mut clusters = BTreeMap::new();
-        for range in ranges {
+        let mut outcome = Ok(());
+        ranges(&mut |range| {
             let (start, end) = (range.start, range.end.min(self.shape.size));
-            if start < end {
+            if start < end && outcome.is_ok() {
                 let first = start >> bitmap.granularity_bits;
-                self.set_new_bits(&mut clusters, first..((end - 1) >> bitmap.granularity_bits) + 1)?;
+                let bits = first..((end - 1) >> bitmap.granularity_bits) + 1;
+                outcome = self.set_new_bits(&mut clusters, bits);
             }
-        }
+        })?;
+        outcome?;
         let cluster = self.shape.cluster();
         let entries = length.div_ceil(cluster);
         let table = self.space.allocate(&mut self.storage, (entries * 8).div_ceil(cluster))?;

@@ -2,13 +2,13 @@
 
 use alloc::{borrow::ToOwned, format, string::String};
 
+<<<<<<< HEAD
 use formats::{Chain, Image, Storage, vmdk::Vmdk};
+=======
+>>>>>>> b4b17c6 (Copy bitmaps, and keep data files that are to be kept)
 use protocol::{ConvertPart, ConvertRequest, ErrorKind, ErrorRecord, NewTarget, QemuVersion};
 
-use crate::{
-    mover::Source,
-    options::{Driver, Values},
-};
+use crate::options::{Driver, Values};
 
 /// Formats that can be written compressed.
 const COMPRESSED: [&str; 3] = ["qcow2", "qcow", "vmdk"];
@@ -61,6 +61,10 @@ pub fn options(
             tell(ConvertPart::Warning(text.to_owned()));
         }
     }
+    if values.flag("keep_data_file") && values.has("data_file") {
+        let message = "'keep_data_file=on' is for new images that nothing is copied into";
+        return Err(unsupported(message.to_owned()));
+    }
     if request.compress {
         check_compression(driver, &values)?;
     }
@@ -87,6 +91,7 @@ pub fn no_compression() -> ErrorRecord {
     unsupported("Compression not supported for this file format".to_owned())
 }
 
+<<<<<<< HEAD
 /// Whether the sources have bitmaps that can be copied.
 pub fn bitmaps_of<S: Storage>(source: &Source<'_, S>) -> Result<(), ErrorRecord> {
     let has = |chain: &Chain<S>| chain.layers().first().is_some_and(Image::supports_bitmaps);
@@ -111,6 +116,8 @@ pub fn cid<S: Storage>(below: &Chain<S>) -> Result<u32, ErrorRecord> {
     vmdk.map(Vmdk::cid).ok_or_else(|| unsupported("backing_file must be a vmdk image".to_owned()))
 }
 
+=======
+>>>>>>> b4b17c6 (Copy bitmaps, and keep data files that are to be kept)
 /// The failure to make the image.
 pub fn not_made(request: &ConvertRequest, new: &NewTarget, error: ErrorRecord) -> ErrorRecord {
     let doing = match request.part {

@@ -1,5 +1,6 @@
 //! `convert`: an image out of others.
 
+mod bitmaps;
 mod checks;
 
 use alloc::{boxed::Box, format, string::String, vec::Vec};
@@ -46,22 +47,29 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
     let size = source.size().checked_next_multiple_of(align).ok_or_else(too_long)?;
     let (mut target, zero_already) = match &request.target {
         ConvertTarget::New(new) => {
+<<<<<<< HEAD
             let (driver, values) = checks::options(request, new, &mut *tell.borrow_mut())?;
             if request.bitmaps.is_some() {
                 checks::bitmaps_of(&source)?;
+=======
+            let (driver, values) = checks::options(request, new, tell)?;
+            if let Some(wanted) = request.bitmaps {
+                bitmaps::check_source(&source, wanted, request.profile)?;
+>>>>>>> b4b17c6 (Copy bitmaps, and keep data files that are to be kept)
             }
             let (target, below) = make(request, new, (driver, &values), size, files)?;
             if let Some(below) = below {
                 source.set_below(below);
             }
             if request.bitmaps.is_some() {
-                checks::bitmaps_in(driver.name)?;
+                bitmaps::check_target(driver.name, &values)?;
             }
             (target, !request.backing && target::reads_as_zeros(driver.target()?, &values))
         }
         ConvertTarget::Existing { image, zero, chance } => {
-            if request.bitmaps.is_some() {
-                checks::bitmaps_of(&source)?;
+            if let Some(wanted) = request.bitmaps {
+                bitmaps::check_source(&source, wanted, request.profile)?;
+                return Err(bitmaps::into_existing());
             }
             let opening =
                 Opening { secrets: &request.secrets, profile: request.profile, chance: *chance, size };
@@ -103,6 +111,9 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
             Compress::new(&mut *target, terms, method).run(&mut source, &mut progress)?;
         }
         None => Copy::new(&mut *target, terms).run(&mut source, &mut progress)?,
+    }
+    if request.bitmaps.is_some() {
+        bitmaps::copy(&mut source, &mut *target, tell)?;
     }
     target.finish().map_err(source::record)?;
     Ok(ConvertAnswer { size, beyond })
