@@ -51,7 +51,9 @@ fn bitmaps_are_copied_as_the_reference_copies_them() {
     for (source, options) in rows {
         let line = |target| [&["convert", "-O", "qcow2"], options.as_slice(), &[source, target]].concat();
         let (own, theirs) = (bench.drop_in(&line("x")), bench.reference(&line("y")));
-        assert_eq!((own.code, &own.stderr), (theirs.code, &theirs.stderr), "{source} {options:?}");
+        // 5.2 does not end the line of its hint.
+        let said = [&own.stderr, &theirs.stderr].map(|text| text.trim_end());
+        assert_eq!((own.code, said[0]), (theirs.code, said[1]), "{source} {options:?}");
         if own.code == Some(0) {
             let (own, theirs) = (fs::read(bench.path("x")).unwrap(), fs::read(bench.path("y")).unwrap());
             assert!(own == theirs, "{source} {options:?}: {} and {} bytes", own.len(), theirs.len());

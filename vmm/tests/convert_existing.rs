@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::{Bench, Said, assert_none, differences};
+use common::{Bench, Said, assert_none, differences, major};
 
 /// The secret that options refer to.
 const SECRET: &str = "secret,id=s,data=0123456789abcdef";
@@ -149,6 +149,10 @@ fn what_is_there_becomes_the_source_and_what_is_behind_it_stays() {
     }
     let mut rows: Vec<Row> = Vec::new();
     for (target, &(format, arguments)) in TARGETS.iter().enumerate() {
+        // Debian's 5.2 is built without it.
+        if format == "parallels" && major() < 6 {
+            continue;
+        }
         rows.extend(
             [Before::Nothing, Before::Data, Before::LongerData].map(|before| (target, before, &[][..])),
         );
