@@ -101,8 +101,8 @@ fn difference(row: &(&str, String)) -> Option<String> {
     })
 }
 
-fn assert_same(rows: Vec<(&'static str, String)>) {
-    common::assert_none(&common::differences(&rows, difference), rows.len());
+fn assert_same(rows: &[(&'static str, String)]) {
+    common::assert_none(&common::differences(rows, difference), rows.len());
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn images_of_every_format_are_made_as_qemu_img_makes_them() {
     rows.push(("raw", "x 0".into()));
     rows.push(("qcow2", "-f qcow2 x 0".into()));
     rows.push(("qcow2", "-q -f qcow2 x 1T".into()));
-    assert_same(rows);
+    assert_same(&rows);
 }
 
 #[test]
@@ -228,7 +228,8 @@ fn command_lines_are_read_as_qemu_img_reads_them() {
         "-f vhdx x 65T",
         "-f raw -o preallocation=metadata x 1M",
     ];
-    assert_same(lines.into_iter().map(|line| ("raw", line.to_owned())).collect());
+    let rows: Vec<_> = lines.into_iter().map(|line| ("raw", line.to_owned())).collect();
+    assert_same(&rows);
 }
 
 #[test]
