@@ -10,7 +10,7 @@ use common::{Bench, Random, Said, assert_none, differences};
 const L2: usize = 0x40000;
 const CLUSTER: u64 = 0x10000;
 
-/// A row of a warning that is a whole L2 table's or cluster's.
+/// The L2 entry of a cluster.
 fn entry(image: &[u8], index: usize) -> u64 {
     u64::from_be_bytes(image[L2 + 8 * index..][..8].try_into().unwrap())
 }
