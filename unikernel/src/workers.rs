@@ -2,7 +2,7 @@
 //!
 //! The first processor submits jobs, and takes them back in the same order; between, they are done by workers, or by itself
 //! while it waits, so that nothing needs a worker. A job is claimed by counting: jobs have numbers, job `n` is in slot
-//! `n % SLOTS`, and who raises [`Queue::claimed`] from `n` to `n + 1` does it. All memory is the first processor's: a worker
+//! `n % SLOTS`, and who raises `Queue::claimed` from `n` to `n + 1` does it. All memory is the first processor's: a worker
 //! fills a buffer that came with the job, by a coder that was made for it, and never uses the heap.
 
 use alloc::vec::Vec;
