@@ -172,7 +172,7 @@ pub struct Finished {
     pub answer: Answer,
     /// The files that it was given.
     pub references: References,
-    /// The files that it has written, to be [committed](Self::commit).
+    /// The files that it has written, to be [committed](Targets::commit).
     pub targets: Targets,
     /// In the order they must go: the deadline, the workers, the I/O thread and the devices before the memory they work on.
     _parts: (Deadline, Workers, Option<EventLoop>, DeviceBus, Machine),
