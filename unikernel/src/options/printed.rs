@@ -147,12 +147,8 @@ mod tests {
         };
         assert_eq!(of("raw", "size=1k,preallocation=off", V11_1), "fmt=raw size=1024 preallocation=off");
         assert_eq!(
-            of(
-                "qcow2",
-                "lazy_refcounts,refcount_bits=0x10,backing_file=a,,b,size=18446744073709551615",
-                V5_2
-            ),
-            "fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size=-1 backing_file=a,,b \
+            of("qcow2", "lazy_refcounts,refcount_bits=0x10,backing_file=a,,b,size=1G", V5_2),
+            "fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size=1073741824 backing_file=a,,b \
              lazy_refcounts=on refcount_bits=16"
         );
     }
