@@ -59,12 +59,22 @@ pub trait StorageMut: Storage {
 
 /// Writes `length` zeros from `offset` on.
 pub fn fill_with_zeros<S: StorageMut>(storage: &mut S, offset: u64, length: u64) -> Result<(), StorageError> {
-    let zeros = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(ZEROS)];
+    fill(storage, offset, length, 0)
+}
+
+/// Writes `length` bytes from `offset` on, all of them `byte`.
+pub(crate) fn fill<S: StorageMut>(
+    storage: &mut S,
+    offset: u64,
+    length: u64,
+    byte: u8,
+) -> Result<(), StorageError> {
+    let bytes = vec![byte; usize::try_from(length).unwrap_or(usize::MAX).min(FILLED)];
     let mut done = 0;
     while done < length {
-        let count = usize::try_from(length - done).unwrap_or(usize::MAX).min(ZEROS);
+        let count = usize::try_from(length - done).unwrap_or(usize::MAX).min(FILLED);
         let place = offset.checked_add(done).ok_or(StorageError)?;
-        storage.write_at(place, zeros.get(..count).unwrap_or(&zeros))?;
+        storage.write_at(place, bytes.get(..count).unwrap_or(&bytes))?;
         done += count as u64;
     }
     Ok(())
@@ -83,8 +93,8 @@ pub struct Region {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StorageError;
 
-/// Bytes that are written at once where many zeros are.
-const ZEROS: usize = 256 << 10;
+/// Bytes that are written at once where many are the same.
+const FILLED: usize = 256 << 10;
 
 /// Most bytes of a file in memory: what a hostile image could make it grow to.
 const MEMORY_MAX: u64 = 1 << 30;

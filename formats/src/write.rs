@@ -3,7 +3,6 @@
 //! A [`Writer`] decides *where* bytes of the disk go, and keeps the tables; the bytes themselves are stored by its caller, who
 //! can have many of them on their way while the next are being looked at.
 
-use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -108,27 +107,6 @@ pub(crate) fn blocks_of(offset: u64, length: u64, block_len: u64, size: u64) -> 
         }
         _ => Err(Error::new(ErrorKind::Limit, "offset", "Write outside of the disk or of whole blocks")),
     }
-}
-
-/// Most bytes that are written at once where many are the same.
-const FILL_LEN: u64 = 1 << 20;
-
-/// Writes `length` bytes from `offset` on, all of them `byte`.
-pub(crate) fn fill<S: StorageMut>(
-    storage: &mut S,
-    offset: u64,
-    length: u64,
-    byte: u8,
-) -> Result<(), StorageError> {
-    let bytes = vec![byte; usize::try_from(length.min(FILL_LEN)).unwrap_or(0)];
-    let mut done = 0;
-    while done < length {
-        let part = usize::try_from(length - done).unwrap_or(usize::MAX).min(bytes.len());
-        let place = offset.checked_add(done).ok_or(StorageError)?;
-        storage.write_at(place, bytes.get(..part).unwrap_or(&bytes))?;
-        done += part as u64;
-    }
-    Ok(())
 }
 
 /// Clears what the file has already of the `length` bytes at `offset`, where a new block is going to be; what it does not have

@@ -6,7 +6,7 @@ use zerocopy::IntoBytes;
 
 use super::header::{self, BLOCK_LEN, BLOCKS_MAX, MAP_OFFSET};
 use super::write::Target;
-use crate::write::fill;
+use crate::storage::fill;
 use crate::{Error, ErrorKind, StorageMut};
 
 /// Unit in bytes of the size of the disk and of the map.

@@ -8,7 +8,7 @@ use super::header::{self, HEADER_LEN};
 use super::walk::UNUSED;
 use super::write::Target;
 use super::{SECTOR, invalid};
-use crate::write::fill;
+use crate::storage::fill;
 use crate::{Error, ErrorKind, StorageMut};
 
 /// Size of a block in bytes.
