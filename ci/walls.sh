@@ -77,7 +77,7 @@ awk '/^\[profile\.release\]/ {release = 1} /^\[/ && !/profile\.release/ {release
 lines '#\[ignore|todo!|unimplemented!|TODO|FIXME|XXX|not yet (wired|implemented|supported)|[Pp]hase [0-9]' \
     -- '*.rs' '*.s' '*.ld' '*.md' '*.sh' '*.toml' ':!ci/walls.sh' | none 'nothing is left for later'
 
-for manifest in */Cargo.toml unikernel/protocol/Cargo.toml; do
+for manifest in */Cargo.toml unikernel/*/Cargo.toml; do
     grep -qA1 '^\[lints\]' "$manifest" || echo "$manifest"
 done | none 'every package takes the lints of the workspace'
 
