@@ -35,18 +35,12 @@ pub trait StorageMut: Storage {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StorageError>;
 
     /// Makes `length` bytes from `offset` on read as zeros, as if they were written.
-    fn write_zeros(&mut self, offset: u64, length: u64) -> Result<(), StorageError>
-    where
-        Self: Sized,
-    {
+    fn write_zeros(&mut self, offset: u64, length: u64) -> Result<(), StorageError> {
         fill_with_zeros(self, offset, length)
     }
 
     /// As [`write_zeros`](Self::write_zeros), with disk space set aside for the bytes.
-    fn set_aside(&mut self, offset: u64, length: u64) -> Result<(), StorageError>
-    where
-        Self: Sized,
-    {
+    fn set_aside(&mut self, offset: u64, length: u64) -> Result<(), StorageError> {
         fill_with_zeros(self, offset, length)
     }
 
@@ -58,12 +52,16 @@ pub trait StorageMut: Storage {
 }
 
 /// Writes `length` zeros from `offset` on.
-pub fn fill_with_zeros<S: StorageMut>(storage: &mut S, offset: u64, length: u64) -> Result<(), StorageError> {
+pub fn fill_with_zeros<S: StorageMut + ?Sized>(
+    storage: &mut S,
+    offset: u64,
+    length: u64,
+) -> Result<(), StorageError> {
     fill(storage, offset, length, 0)
 }
 
 /// Writes `length` bytes from `offset` on, all of them `byte`.
-pub(crate) fn fill<S: StorageMut>(
+pub(crate) fn fill<S: StorageMut + ?Sized>(
     storage: &mut S,
     offset: u64,
     length: u64,

@@ -10,6 +10,7 @@ extern crate alloc;
 pub mod boot;
 #[cfg(feature = "guest")]
 mod disk;
+pub mod file;
 pub mod files;
 mod mover;
 pub mod ops;

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::{
     boot::{self, BootInfo, Disks},
     disk::{Disk, Extents, Heads},
+    file::File,
     files::Files,
     ops,
 };
@@ -135,9 +136,9 @@ impl Attached<'_> {
 }
 
 impl Files for Attached<'_> {
-    type Storage = Disk;
+    type Storage = File;
 
-    fn open(&mut self, facts: &FileFacts) -> Result<Disk, ErrorRecord> {
+    fn open(&mut self, facts: &FileFacts) -> Result<File, ErrorRecord> {
         let block = self.take(&facts.disk)?;
         let extents = Extents::new(&facts.extents, |serial| self.take(serial))?;
         let (request_id, disk) = (self.request_id, facts.disk.clone());
@@ -145,7 +146,8 @@ impl Files for Attached<'_> {
             let record = Record::Length { request_id, disk: disk.clone(), length };
             boot::console(|console| console.write(&record.to_line()));
         };
-        Ok(Disk::new(block, facts, extents, &mut self.heads, Box::new(tell_length)))
+        let disk = Disk::new(block, facts, extents, &mut self.heads, Box::new(tell_length));
+        Ok(File::new(&facts.disk, disk))
     }
 
     fn need(&mut self, need: &Need) -> Result<FileFacts, ErrorRecord> {

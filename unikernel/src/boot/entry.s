@@ -81,8 +81,6 @@ _pvh_start:
         mov     ecx, 4 * 512 - 1
         call    _fill
         map_large __text_start, USER, 0
-        map_large __text_start + 0x200000, USER, 0
-        map_large __rodata_start, USER, NX
         map_large __pvh_start, WRITE, 0
 
         mov     eax, 0x620              # PAE | OSFXSR | OSXMMEXCPT

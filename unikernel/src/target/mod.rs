@@ -10,7 +10,7 @@ mod vmdk;
 use alloc::{boxed::Box, format, vec::Vec};
 
 use calc::Length;
-use formats::{Storage, StorageMut, fill_with_zeros, parallels, qcow, qed, raw, vdi, vpc, write::Writer};
+use formats::{StorageMut, fill_with_zeros, parallels, qcow, qed, raw, vdi, vpc, write::Writer};
 use protocol::{Chance, ErrorKind, ErrorRecord, FileFacts, QemuVersion, Reply, Secret};
 
 pub use self::open::{Existing, Opening, open};
@@ -56,12 +56,12 @@ pub fn reads_as_zeros(target: Target, values: &Values) -> bool {
 }
 
 /// Makes an image. Its options are checked first, then its file is opened and what was in it goes.
-pub fn create<F: Files<Storage: StorageMut + 'static>>(
+pub fn create<S: StorageMut + 'static>(
     target: Target,
     values: &Values,
     new: &NewImage<'_>,
-    files: &mut F,
-) -> Result<Box<dyn Writer<Storage = F::Storage>>, ErrorRecord> {
+    files: &mut dyn Files<Storage = S>,
+) -> Result<Box<dyn Writer<Storage = S>>, ErrorRecord> {
     let &NewImage { size, profile, .. } = new;
     let length = Length::new(size)
         .ok_or_else(|| ErrorRecord::new(ErrorKind::Limit, "The disk is longer than 2^63 bytes"))?;
@@ -154,7 +154,7 @@ fn key<'a>(values: &Values, prefix: &str, secrets: &'a [Secret]) -> Result<&'a s
 }
 
 /// The file of a new image, with nothing in it.
-fn empty<F: Files<Storage: StorageMut>>(file: &Reply, files: &mut F) -> Result<F::Storage, ErrorRecord> {
+fn empty<S: StorageMut>(file: &Reply, files: &mut dyn Files<Storage = S>) -> Result<S, ErrorRecord> {
     let mut storage = files.open(facts(file)?)?;
     if !storage.is_empty() {
         storage.set_length(0).map_err(|error| record(error.into()))?;

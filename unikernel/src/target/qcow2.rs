@@ -13,12 +13,12 @@ use crate::{
 };
 
 /// Makes one.
-pub fn create<F: Files<Storage: StorageMut + 'static>>(
+pub fn create<S: StorageMut + 'static>(
     values: &Values,
     new: &NewImage<'_>,
     random: &mut Random,
-    files: &mut F,
-) -> Result<Box<dyn Writer<Storage = F::Storage>>, ErrorRecord> {
+    files: &mut dyn Files<Storage = S>,
+) -> Result<Box<dyn Writer<Storage = S>>, ErrorRecord> {
     let Qcow2Create { mut create, preallocation, keep_data_file, encryption } =
         Qcow2Create::new(values, new.size, new.profile)?;
     if let Some(how) = encryption {

@@ -19,13 +19,13 @@ const CREATOR: &str = "instar";
 const MIB: u64 = 1 << 20;
 
 /// Makes one.
-pub fn create<F: Files<Storage: StorageMut + 'static>>(
+pub fn create<S: StorageMut + 'static>(
     values: &Values,
     length: Length,
     new: &NewImage<'_>,
     random: &mut Random,
-    files: &mut F,
-) -> Result<Box<dyn Writer<Storage = F::Storage>>, ErrorRecord> {
+    files: &mut dyn Files<Storage = S>,
+) -> Result<Box<dyn Writer<Storage = S>>, ErrorRecord> {
     options::vhdx_image(values, length, new.profile)?;
     let block_size = match values.number("block_size") {
         None | Some(0) => None,

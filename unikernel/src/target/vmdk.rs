@@ -21,13 +21,13 @@ use crate::{
 const NO_PARENT: u32 = u32::MAX;
 
 /// Makes one.
-pub fn create<F: Files<Storage: StorageMut + 'static>>(
+pub fn create<S: StorageMut + 'static>(
     values: &Values,
     length: Length,
     new: &NewImage<'_>,
     random: &mut Random,
-    files: &mut F,
-) -> Result<Box<dyn Writer<Storage = F::Storage>>, ErrorRecord> {
+    files: &mut dyn Files<Storage = S>,
+) -> Result<Box<dyn Writer<Storage = S>>, ErrorRecord> {
     options::vmdk_image(values, length, new.profile)?;
     let version = values.text("hwversion").filter(|&version| version != "undefined");
     let mut cid = [0; 4];

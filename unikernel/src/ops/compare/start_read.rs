@@ -1,6 +1,6 @@
 //! Reads whose caller goes on.
 
-use alloc::rc::Rc;
+use alloc::{rc::Rc, vec::Vec};
 use core::ops::Range;
 
 use drivers::Landing;
@@ -22,7 +22,7 @@ pub trait StartRead: Storage {
 }
 
 /// What is in memory needs no waiting for.
-impl StartRead for &[u8] {
+impl StartRead for Vec<u8> {
     fn start_read(&mut self, _: u64, _: &Rc<Landing>, _: Range<usize>) -> Result<bool, StorageError> {
         Ok(false)
     }

@@ -5,7 +5,6 @@
 
 mod confusion;
 mod findings;
-mod lent;
 mod properties;
 mod references;
 mod space;
@@ -18,10 +17,9 @@ use protocol::{ErrorRecord, InspectAnswer, InspectPart, InspectRequest, Signatur
 
 use crate::{files::Files, source};
 use findings::Findings;
-use lent::Lent;
 
 /// Answers `request` about `files`. References go to `tell`.
-pub fn run<F: Files>(
+pub fn run<F: Files<Storage: Clone>>(
     request: &InspectRequest,
     files: &mut F,
     tell: &mut dyn FnMut(InspectPart),
@@ -40,13 +38,13 @@ pub fn run<F: Files>(
         None if facts.named_dmg => probe_named_dmg(&mut storage).map_err(failed)?,
         None => probe(&mut storage).map_err(failed)?,
     };
-    confusion::judge(format, &found, is_fixed_vhd(&mut storage), &mut findings);
+    confusion::judge(format, &found, is_fixed_vhd(storage.clone()), &mut findings);
     let mut answer = InspectAnswer {
         format: format.name().to_owned(),
         signatures: found.iter().map(|found| signature(*found, storage.len())).collect(),
         ..InspectAnswer::default()
     };
-    if let Some(mut image) = open(&mut storage, format, &mut findings).map_err(failed)? {
+    if let Some(mut image) = open(storage.clone(), format, &mut findings).map_err(failed)? {
         references::tell(&mut image, &mut findings, tell).map_err(failed)?;
         let mut inspected = properties::of(&mut image, &mut findings).map_err(failed)?;
         inspected.content = confusion::content(&mut image, &mut findings);
@@ -58,26 +56,26 @@ pub fn run<F: Files>(
 }
 
 /// Opens the image as who reads its data does, as far as that goes without a key.
-fn open<'a, S: Storage>(
-    storage: &'a mut S,
+fn open<S: Storage + Clone>(
+    storage: S,
     format: Format,
     findings: &mut Findings,
-) -> Result<Option<Image<Lent<'a, S>>>, formats::Error> {
+) -> Result<Option<Image<S>>, formats::Error> {
     let options = |access| OpenOptions { format: Some(format), access, encryption: None };
-    match Image::open_with(Lent(&mut *storage), options(Access::Data(Key::None))).err() {
+    match Image::open_with(storage.clone(), options(Access::Data(Key::None))).err() {
         Some(error) if error.kind != formats::ErrorKind::Key => findings.error(error)?,
         _ => {}
     }
     // What it says of itself counts even where its data cannot be read.
-    match Image::open_with(Lent(storage), options(Access::Metadata)) {
+    match Image::open_with(storage, options(Access::Metadata)) {
         Ok(image) => Ok(Some(image)),
         Err(error) => findings.error(error).map(|()| None),
     }
 }
 
 /// Whether a file is a fixed VHD to who is told so.
-fn is_fixed_vhd<S: Storage>(storage: &mut S) -> bool {
-    let image = Image::open_metadata(Lent(storage), Some(Format::Vpc));
+fn is_fixed_vhd<S: Storage>(storage: S) -> bool {
+    let image = Image::open_metadata(storage, Some(Format::Vpc));
     let disk_type = image.ok().and_then(|image| image.vpc().map(|vpc| vpc.footer().disk_type()));
     disk_type == Some(formats::vpc::DiskType::Fixed)
 }

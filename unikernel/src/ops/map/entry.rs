@@ -5,8 +5,6 @@ use alloc::{string::String, vec::Vec};
 use formats::{Chain, ExtentKind, FileIndex, Image, Mapping, Storage};
 use protocol::QemuVersion;
 
-use super::named::NamedStorage;
-
 /// A file of a chain: a layer, counted from the top, and a file of it. Files that have one name in an image are one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct File {
@@ -90,8 +88,8 @@ impl Layers {
     }
 
     /// The disk that a file is on.
-    pub fn serial<S: Storage>(&self, chain: &Chain<NamedStorage<S>>, file: File) -> Option<String> {
-        Some(chain.layers().get(file.layer)?.file(file.index)?.serial.clone())
+    pub fn serial(&self, chain: &Chain<crate::file::File>, file: File) -> Option<String> {
+        Some(chain.layers().get(file.layer)?.file(file.index)?.disk().into())
     }
 }
 

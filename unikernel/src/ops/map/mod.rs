@@ -2,22 +2,21 @@
 
 mod entry;
 mod listing;
-mod named;
 
 use formats::ChainError;
 use protocol::{ErrorRecord, MapAnswer, MapPart, MapRequest};
 
-use self::{entry::Layers, listing::Listing, named::Named};
+use self::{entry::Layers, listing::Listing};
 use super::status;
-use crate::{files::Files, source};
+use crate::{file::File, files::Files, source};
 
 /// Answers `request` about `files`. The extents go to `tell` as they are found, those before a fault as well.
-pub fn run<F: Files>(
+pub fn run<F: Files<Storage = File>>(
     request: &MapRequest,
     files: &mut F,
     tell: &mut dyn FnMut(MapPart),
 ) -> Result<MapAnswer, ErrorRecord> {
-    let mut chain = source::open(&request.source, &request.secrets, request.profile, &mut Named(files))?;
+    let mut chain = source::open(&request.source, &request.secrets, request.profile, files)?;
     let length = chain.virtual_size();
     tell(MapPart::Disk { length });
     let layers = Layers::of(&chain);

@@ -8,7 +8,7 @@ use protocol::{
 };
 
 use super::run;
-use crate::files::Standalone;
+use crate::{file::File, files::Standalone};
 
 const CLUSTER: usize = 1024;
 const MESSAGE: &str = "Could not read file metadata: Input/output error";
@@ -51,7 +51,7 @@ fn map(bytes: &[u8], profile: QemuVersion) -> (Result<MapAnswer, ErrorRecord>, V
     let source = Box::new(ImageSource::new(facts, None));
     let request = MapRequest { profile, source, secrets: vec![], start: 0, end: None };
     let mut parts = Vec::new();
-    let mut files = Standalone(|_: &FileFacts| Ok(bytes));
+    let mut files = Standalone(|facts: &FileFacts| Ok(File::new(&facts.disk, bytes.to_vec())));
     let answer = run(&request, &mut files, &mut |part| parts.push(part));
     (answer, parts)
 }

@@ -3,6 +3,7 @@
 use alloc::{boxed::Box, collections::BTreeMap, format, rc::Rc, vec, vec::Vec};
 use core::ops::Range;
 
+use drivers::Landing;
 use formats::{FileIndex, Region, Storage, StorageError, StorageMut};
 use protocol::{
     Chance, ErrorKind, ErrorRecord, ExtentMap, FileFacts, MeasureAnswer, MeasureRequest, Need, Reply,
@@ -10,8 +11,10 @@ use protocol::{
 
 use super::Source;
 use crate::{
+    file::File,
     files::Files,
     mover::{self, Compress, SparseSize, StartWrite, Terms},
+    ops::compare::StartRead,
     options::{Target, Values},
     source,
     target::{self, NewImage},
@@ -78,10 +81,10 @@ fn facts() -> FileFacts {
 struct Nowhere;
 
 impl Files for Nowhere {
-    type Storage = Tables;
+    type Storage = File;
 
-    fn open(&mut self, _: &FileFacts) -> Result<Tables, ErrorRecord> {
-        Ok(Tables::default())
+    fn open(&mut self, facts: &FileFacts) -> Result<File, ErrorRecord> {
+        Ok(File::new(&facts.disk, Tables::default()))
     }
 
     fn need(&mut self, _: &Need) -> Result<FileFacts, ErrorRecord> {
@@ -177,6 +180,16 @@ impl StartWrite for Tables {
     }
 
     fn reap(&mut self, _: bool) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
+impl StartRead for Tables {
+    fn start_read(&mut self, _: u64, _: &Rc<Landing>, _: Range<usize>) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+
+    fn finish_reads(&mut self) -> Result<(), StorageError> {
         Ok(())
     }
 }
