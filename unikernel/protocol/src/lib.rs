@@ -49,5 +49,5 @@ pub use profile::QemuVersion;
 pub use progress::Progress;
 pub use record::{Answer, ErrorKind, ErrorRecord, MAX_RECORD, Part, Record, RecordError, parse_record};
 pub use secret::{Secret, SecretContent};
-pub use source::{Backing, ImageSource, Need, Reply, Role, Window};
+pub use source::{Backing, ImageSource, MAX_CHAIN, Need, Reply, Role, Window};
 pub use text::Text;

@@ -24,15 +24,28 @@ pub fn is_valid_list(list: &str) -> bool {
     !list.is_empty() && !list.starts_with(',') && trailing.is_multiple_of(2)
 }
 
-/// Splits the first parameter off a list `name=value,flag`, in which `,,` stands for a comma inside a value: its name,
-/// its value if it has one, and the list behind it.
+/// The parameters of a list `name=value,flag`, in which `,,` stands for a comma inside a value: the name of each, and its
+/// value if it has one.
 ///
 /// ```
-/// use protocol::options::split_parameter;
-/// assert_eq!(split_parameter("a=1,,2,b"), ("a", Some("1,2".into()), "b"));
-/// assert_eq!(split_parameter("b"), ("b", None, ""));
+/// use protocol::options::parameters;
+/// let list: Vec<_> = parameters("a=1,,2,b").collect();
+/// assert_eq!(list, [("a", Some("1,2".into())), ("b", None)]);
 /// ```
-pub fn split_parameter(list: &str) -> (&str, Option<String>, &str) {
+pub fn parameters(list: &str) -> impl Iterator<Item = (&str, Option<String>)> {
+    let mut rest = list;
+    core::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (name, value, behind) = split_parameter(rest);
+        rest = behind;
+        Some((name, value))
+    })
+}
+
+/// Splits the first parameter off a list: its name, its value, and the list behind it.
+fn split_parameter(list: &str) -> (&str, Option<String>, &str) {
     match list.find(['=', ',']) {
         Some(at) if list[at..].starts_with('=') => {
             let (value, rest) = split_value(&list[at + 1..]);
@@ -71,15 +84,7 @@ fn split_value(text: &str) -> (String, &str) {
 /// assert!(!asks_for_help("a=help") && !asks_for_help("a=1,,help"));
 /// ```
 pub fn asks_for_help(list: &str) -> bool {
-    let mut rest = list;
-    while !rest.is_empty() {
-        let (name, value, behind) = split_parameter(rest);
-        if value.is_none() && ["help", "?"].contains(&name) {
-            return true;
-        }
-        rest = behind;
-    }
-    false
+    parameters(list).any(|(name, value)| value.is_none() && ["help", "?"].contains(&name))
 }
 
 /// Which options a new image of a format takes.

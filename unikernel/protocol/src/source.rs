@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ErrorRecord, FileFacts};
 
+/// Most images of a chain, from that on the command line to the last one below it.
+pub const MAX_CHAIN: usize = 64;
+
 /// An image, as the command line describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

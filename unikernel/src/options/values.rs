@@ -9,7 +9,7 @@ use alloc::{
 
 use protocol::{
     ErrorRecord, QemuVersion,
-    options::{HINT, split_parameter},
+    options::{HINT, parameters},
     size::{self, SizeError},
 };
 
@@ -39,10 +39,8 @@ impl Values {
     /// Reads a list `name=value,flag,noflag`, in which `,,` stands for a comma inside a value.
     pub fn parse(driver: &Driver, list: &str, profile: QemuVersion) -> Result<Self, ErrorRecord> {
         let mut values = Vec::new();
-        let mut rest = list;
-        while !rest.is_empty() {
-            let (name, value, behind) = split_option(rest);
-            rest = behind;
+        for (name, value) in parameters(list) {
+            let (name, value) = option(name, value);
             // An id names a group of options inside QEMU; image options have no use for it.
             if name == "id" {
                 continue;
@@ -88,14 +86,13 @@ impl Values {
     }
 }
 
-/// Splits the first option off a list: its name, its value, and the list behind it. A name alone is a flag, on or off.
-fn split_option(list: &str) -> (&str, String, &str) {
-    let (name, value, rest) = split_parameter(list);
+/// The option that a parameter sets, and what to. A name alone is a flag, on or off.
+fn option(name: &str, value: Option<String>) -> (&str, String) {
     match (value, name.strip_prefix("no")) {
-        (Some(value), _) => (name, value, rest),
+        (Some(value), _) => (name, value),
         // So `nocow` is the flag `cow` turned off, which no format has.
-        (None, Some(flag)) => (flag, "off".to_string(), rest),
-        (None, None) => (name, "on".to_string(), rest),
+        (None, Some(flag)) => (flag, "off".to_string()),
+        (None, None) => (name, "on".to_string()),
     }
 }
 

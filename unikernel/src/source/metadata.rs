@@ -1,12 +1,12 @@
 //! Opening images to say what they are, one by one: what holds their data is not followed, and what is encrypted stays
 //! so.
 
-use alloc::{borrow::ToOwned, format};
+use alloc::borrow::ToOwned;
 
 use formats::{Access, Image, OpenOptions};
-use protocol::{ErrorKind, ErrorRecord, ImageSource, QemuVersion};
+use protocol::{ErrorRecord, ImageSource, QemuVersion};
 
-use super::{Command, DEPTH_MAX, below, below::Said, layer, record};
+use super::{Command, below, below::Said, check_depth, layer, record};
 use crate::files::Files;
 
 /// An image, opened for what it says of itself.
@@ -81,10 +81,7 @@ impl<S: formats::Storage> Described<S> {
         let command = Command { secrets: &[], profile };
         let found = below::find(&image, &source, said, command, files);
         let Some((below, said)) = found.map_err(|error| blame(error, &source))? else { return Ok(None) };
-        if depth + 1 == DEPTH_MAX {
-            let message = format!("The chain of images is longer than {DEPTH_MAX}");
-            return Err(blame(ErrorRecord::new(ErrorKind::Limit, message), &source));
-        }
+        check_depth(depth + 1).map_err(|error| blame(error, &source))?;
         open(below, said, depth + 1, profile, files).map(Some)
     }
 

@@ -2,7 +2,7 @@
 //! and are had or not as the host decides.
 //!
 //! Checks and questions come in `qemu-img`'s order, so that the first fault found is the one it finds. What names lead
-//! to is followed from image to image in a loop: a chain is as long as [`DEPTH_MAX`] at most, whatever the host grants.
+//! to is followed from image to image in a loop: a chain is as long as [`MAX_CHAIN`] at most, whatever the host grants.
 
 mod below;
 mod described;
@@ -17,13 +17,10 @@ use below::Said;
 use formats::{Chain, Image, Storage};
 pub use layer::{format_of, key, open_file, password};
 pub use metadata::{open_for_check, open_metadata, reopen};
-use protocol::{ErrorKind, ErrorRecord, ImageSource, QemuVersion, Secret, options::HINT};
+use protocol::{ErrorKind, ErrorRecord, ImageSource, MAX_CHAIN, QemuVersion, Secret, options::HINT};
 pub use snapshot::load as load_snapshot;
 
 use crate::{files::Files, options::Quoted};
-
-/// Most images of a chain.
-const DEPTH_MAX: usize = 64;
 
 /// What holds for all files of a command.
 #[derive(Clone, Copy)]
@@ -51,16 +48,21 @@ pub fn open<F: Files>(
         said.check(above).map_err(|error| blame(error, top, depth - 1))?;
         let blame = |error| blame(error, top, depth);
         let Some(next) = below::find(above, &source, said, command, files).map_err(blame)? else { break };
-        if depth == DEPTH_MAX {
-            let message = format!("The chain of images is longer than {DEPTH_MAX}");
-            return Err(blame(ErrorRecord::new(ErrorKind::Limit, message)));
-        }
+        check_depth(depth).map_err(blame)?;
         (source, said) = next;
         let image = layer::open(&source, command, files).map_err(blame)?;
         check_parent(above, &image).map_err(|error| blame(record(error)))?;
         chain.push(image);
     }
     Ok(chain)
+}
+
+/// Whether a chain that has `images` may have one more.
+fn check_depth(images: usize) -> Result<(), ErrorRecord> {
+    if images < MAX_CHAIN {
+        return Ok(());
+    }
+    Err(ErrorRecord::new(ErrorKind::Limit, format!("The chain of images is longer than {MAX_CHAIN}")))
 }
 
 /// Whether a differencing disk has found its parent. With VMDK that is for whoever reads from the parent to check, as

@@ -1,9 +1,9 @@
 //! Internal snapshots: which one is meant, and reading it in place of the active disk.
 
-use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+use alloc::{borrow::ToOwned, format, string::String};
 
 use formats::{Image, Storage, qcow2::SnapshotName};
-use protocol::{ErrorKind, ErrorRecord};
+use protocol::{ErrorKind, ErrorRecord, options::parameters};
 
 use super::kind;
 
@@ -22,7 +22,7 @@ pub fn load<S: Storage>(image: &mut Image<S>, text: &str) -> Result<(), ErrorRec
     }
     let found = match text.starts_with(BASE) {
         true => {
-            let (id, name) = parameters(text);
+            let (id, name) = id_and_name(text);
             if id.is_none() && name.is_none() {
                 return fail(ErrorKind::Usage, "snapshot_id and name are both NULL");
             }
@@ -55,36 +55,19 @@ fn by_id_or_name<S: Storage>(image: &mut Image<S>, text: &[u8]) -> Result<bool, 
     image.load_snapshot(SnapshotName { id: None, name: Some(text) })
 }
 
-/// Id and name in a list of parameters between commas, of which `,,` is one in a value. The host has seen to it that
+/// Id and name in a list of parameters. The host has seen to it that
 /// there are no others; the last of each counts, and without a value it is `on`.
-fn parameters(list: &str) -> (Option<String>, Option<String>) {
+fn id_and_name(list: &str) -> (Option<String>, Option<String>) {
     let (mut id, mut name) = (None, None);
-    for parameter in split(list) {
-        let (key, value) = parameter.split_once('=').unwrap_or((&parameter, "on"));
-        match key.strip_prefix(BASE) {
-            Some("id") => id = Some(value.to_owned()),
-            Some("name") => name = Some(value.to_owned()),
+    for (parameter, value) in parameters(list) {
+        let value = value.unwrap_or_else(|| "on".to_owned());
+        match parameter.strip_prefix(BASE) {
+            Some("id") => id = Some(value),
+            Some("name") => name = Some(value),
             _ => {}
         }
     }
     (id, name)
-}
-
-fn split(list: &str) -> Vec<String> {
-    let mut parameters = Vec::new();
-    let mut parameter = String::new();
-    let mut characters = list.chars().peekable();
-    while let Some(character) = characters.next() {
-        if character != ',' {
-            parameter.push(character);
-        } else if characters.next_if_eq(&',').is_some() {
-            parameter.push(',');
-        } else {
-            parameters.push(core::mem::take(&mut parameter));
-        }
-    }
-    parameters.push(parameter);
-    parameters
 }
 
 #[cfg(test)]
@@ -94,9 +77,9 @@ mod tests {
     #[test]
     fn the_last_id_and_the_last_name_count() {
         let both = |id: Option<&str>, name: Option<&str>| (id.map(Into::into), name.map(Into::into));
-        assert_eq!(parameters("snapshot.id=1"), both(Some("1"), None));
-        assert_eq!(parameters("snapshot.name=a,,b,snapshot.id="), both(Some(""), Some("a,b")));
-        assert_eq!(parameters("snapshot.id=1,snapshot.id=2=3,"), both(Some("2=3"), None));
-        assert_eq!(parameters("snapshot.id"), both(Some("on"), None));
+        assert_eq!(id_and_name("snapshot.id=1"), both(Some("1"), None));
+        assert_eq!(id_and_name("snapshot.name=a,,b,snapshot.id="), both(Some(""), Some("a,b")));
+        assert_eq!(id_and_name("snapshot.id=1,snapshot.id=2=3,"), both(Some("2=3"), None));
+        assert_eq!(id_and_name("snapshot.id"), both(Some("on"), None));
     }
 }

@@ -168,8 +168,8 @@ impl Table {
 }
 
 /// Reads a command line option by option; what is not an option is kept as an operand.
-pub struct Reader<'a> {
-    table: &'a Table,
+pub struct Reader<'t, 'a> {
+    table: &'t Table,
     arguments: std::slice::Iter<'a, OsString>,
     /// The rest of a bundle of short options.
     bundle: &'a str,
@@ -179,9 +179,9 @@ pub struct Reader<'a> {
     operands: Vec<&'a OsStr>,
 }
 
-impl<'a> Reader<'a> {
+impl<'t, 'a> Reader<'t, 'a> {
     /// A reader of `arguments`, the command's name not among them.
-    pub fn new(table: &'a Table, arguments: &'a [OsString]) -> Self {
+    pub fn new(table: &'t Table, arguments: &'a [OsString]) -> Self {
         Self {
             table,
             arguments: arguments.iter(),
@@ -263,7 +263,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl Iterator for Reader<'_> {
+impl Iterator for Reader<'_, '_> {
     type Item = Result<Item, ArgvError>;
 
     fn next(&mut self) -> Option<Self::Item> {

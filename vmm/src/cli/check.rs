@@ -3,7 +3,6 @@
 use std::{
     ffi::{OsStr, OsString},
     process::ExitCode,
-    time::{Duration, Instant},
 };
 
 use argh::{ArgsInfo, FromArgs};
@@ -12,17 +11,17 @@ use protocol::{
 };
 
 use super::{
-    argv::{Exception, Reader, Table},
+    argv::Exception,
     common::{self, Memory, Seconds, Terms},
     image::{How, Image},
+    line::{self, Own, Subcommand},
     output::Output,
-    secret,
 };
 use crate::{
     error::Error,
     launch::{Command, IoMode},
     records::StreamError,
-    report::{self, Failure, Speaker, escape, escape_name},
+    report::{self, Failure, Speaker, escape},
 };
 
 /// The command's name.
@@ -109,45 +108,35 @@ pub struct Check {
 const HISTORY: [Exception; 2] =
     [Exception::LongSince("cache", QemuVersion::V10_0), Exception::LongSince("quiet", QemuVersion::V10_0)];
 
+impl Subcommand for Check {
+    const NAME: &'static str = NAME;
+
+    fn exceptions(_: Speaker) -> Vec<Exception> {
+        HISTORY.into()
+    }
+
+    fn own(&self) -> Own<'_> {
+        Own { timeout: &self.timeout, memory: &self.memory, no_sandbox: self.no_sandbox }
+    }
+}
+
 /// Reads the command line behind `check` and runs it.
 pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Failure> {
-    let started = Instant::now();
-    let exceptions: Vec<Exception> = common::OWN.into_iter().chain(HISTORY).collect();
-    if let Some(profile) = common::profile_of_line::<Check>(&exceptions, arguments)? {
-        speaker.profile = profile;
-    }
-    let speaker = *speaker;
-
-    let table = Table::of::<Check>(&exceptions, speaker.profile);
-    let mut reader = Reader::new(&table, arguments);
-    let mut secrets = secret::Secrets::default();
     let mut repair = RepairMode::None;
-    for item in reader.by_ref() {
-        let item = item.map_err(|error| common::grammar(NAME, &error, speaker.profile))?;
+    let line = line::read::<Check>(speaker, arguments, |item, speaker| {
         match item.option {
-            "help" => {
-                report::print(&super::help::<Check>(speaker, Some(NAME)))?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            "object" => secrets.add(&item.value, speaker.profile)?,
             "output" => Output::check(&item.value, NAME, speaker.profile)?,
             "repair" => repair = repair_mode(&item.value, speaker.profile)?,
             _ => {}
         }
-    }
-    let options = Check::from_args(&[speaker.name(), NAME], &reader.canonical())
-        .map_err(|exit| Failure::usage(escape(exit.output.trim_end())))?;
-    let timeout = common::value(&options.timeout, "INSTAR_TIMEOUT", common::DEFAULT_TIMEOUT)?;
-    let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
-    let terms = Terms { speaker, started, timeout, memory, no_sandbox: options.no_sandbox };
-    let &[name] = reader.operands() else {
-        let old = speaker.profile < QemuVersion::V10_0;
-        return Err(Failure::usage("Expecting one image file name").try_help(if old { "" } else { NAME }));
-    };
-    if let Some(mode) = common::unknown_cache_mode(&options.cache) {
+        Ok(())
+    })?;
+    let Some(line) = line else { return Ok(ExitCode::SUCCESS) };
+    let name = line.only_name()?;
+    if let Some(mode) = common::unknown_cache_mode(&line.options.cache) {
         return Err(Failure::usage(format!("Invalid source cache option: {}", escape(mode))));
     }
-    options.check(name, repair, terms)
+    line.options.check(name, repair, line.terms)
 }
 
 /// What `--repair` says.
@@ -170,26 +159,15 @@ fn repair_mode(text: &str, profile: QemuVersion) -> Result<RepairMode, Failure> 
 impl Check {
     /// Opens the image, has the guest check it and prints what was found.
     fn check(&self, name: &OsStr, repair: RepairMode, terms: Terms) -> Result<ExitCode, Failure> {
-        let Terms { speaker, started, timeout, .. } = terms;
-        let format = self.format.last().map(String::as_str);
-        if self.image_opts && format.is_some() {
-            return Err(Failure::usage("--image-opts and --format are mutually exclusive"));
-        }
+        let speaker = terms.speaker;
         let how = How {
             room: (repair != RepairMode::None).then_some(room),
-            format,
+            format: self.format.last().map(String::as_str),
             image_opts: self.image_opts,
             force_share: self.force_share,
             allow_references: &self.allow_references,
-            extents: false,
-            deadline: started + Duration::from(timeout),
-            speaker,
+            ..How::on(&terms)
         };
-        if self.force_share && repair != RepairMode::None {
-            let name = escape_name(name);
-            let why = "force-share=on can only be used with read-only images";
-            return Err(Failure::usage(format!("Could not open '{name}': {why}")));
-        }
         let Image { source, disks, references, .. } = Image::open(name, how)?;
         let io = IoMode::for_reading(source.file.allocated / METADATA_SHARE);
         let request = CheckRequest {

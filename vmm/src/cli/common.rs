@@ -3,27 +3,23 @@
 
 use std::{
     env,
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     path::PathBuf,
     str::FromStr,
     time::{Duration, Instant},
 };
 
-use argh::ArgsInfo;
-use protocol::{ErrorKind, Op, QemuVersion, options::split_parameter};
+use protocol::{ErrorKind, Op, QemuVersion, options, size};
 use serde::Serialize;
 
-use super::{
-    argv::{ArgvError, Exception, Reader, Table},
-    image::Image,
-};
+use super::image::Image;
 use crate::{
     error::Error,
     launch::{self, Command, Consumer, Disk, Finished, Limits},
     machine::{MAX_MEMORY, MIN_MEMORY},
     records::{MAX_ANSWER, StreamError},
     references::Directory,
-    report::{Failure, Speaker, escape, escape_name, reason},
+    report::{Failure, Speaker, escape_name, reason},
     sandbox::{Layer, Sandbox, SandboxOptions},
 };
 
@@ -46,28 +42,37 @@ pub fn unknown_cache_mode(given: &[String]) -> Option<&str> {
 
 /// What an `-o` list sets `name` to.
 pub fn option_of(list: &str, name: &str) -> Option<String> {
-    let (mut found, mut rest) = (None, list);
-    while !rest.is_empty() {
-        let (given, value, behind) = split_parameter(rest);
-        if given == name {
-            found = Some(value.unwrap_or_else(|| "on".to_owned()));
-        }
-        rest = behind;
+    let (_, value) = options::parameters(list).filter(|(given, _)| *given == name).last()?;
+    Some(value.unwrap_or_else(|| "on".to_owned()))
+}
+
+/// A number of bytes, with qemu-img's suffixes; `what` it is called in messages.
+pub fn bytes(what: &str, text: impl AsRef<OsStr>, profile: QemuVersion) -> Result<u64, Failure> {
+    let text = text.as_ref();
+    size::parse(text.to_str().unwrap_or_default(), profile)
+        .map_err(|error| Failure::usage(error.explain(what, &escape_name(text), profile)))
+}
+
+/// Least run of zeros that `convert` leaves out when nobody says, in bytes.
+pub const DEFAULT_SPARSE_SIZE: u64 = 4096;
+
+/// The largest that can be asked for: no more is read at once.
+const MAX_SPARSE_SIZE: u64 = 16 << 20;
+
+/// `-S`: the least run of zeros that is left out, in bytes.
+pub fn sparse_size(text: &str, profile: QemuVersion) -> Result<u64, Failure> {
+    let bytes = bytes("buffer size for sparse output", text, profile)?;
+    if bytes % 512 != 0 || bytes > MAX_SPARSE_SIZE {
+        return Err(Failure::usage(format!(
+            "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to \
+             {MAX_SPARSE_SIZE}. Select 0 to disable sparse detection (fully allocates output)."
+        )));
     }
-    found
+    Ok(bytes)
 }
 
 /// Most bytes of text that come of a byte of the guest's answer.
 const TEXT: u64 = 16;
-
-/// What all commands' option tables have in common: the options qemu-img does not know.
-pub const OWN: [Exception; 5] = [
-    Exception::Own("allow-references"),
-    Exception::Own("timeout"),
-    Exception::Own("memory"),
-    Exception::Own("qemu-version"),
-    Exception::Own("no-sandbox"),
-];
 
 /// `--timeout`: whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +119,7 @@ impl FromStr for Memory {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match protocol::size::parse(text, QemuVersion::default()) {
+        match size::parse(text, QemuVersion::default()) {
             Ok(bytes) if (MIN_MEMORY..=MAX_MEMORY).contains(&bytes) => Ok(Self(bytes)),
             _ => Err(format!("expected a size from {}M to {}M", MIN_MEMORY >> 20, MAX_MEMORY >> 20)),
         }
@@ -172,21 +177,6 @@ pub fn profile_of_environment() -> Result<Option<QemuVersion>, Failure> {
     of_environment("INSTAR_QEMU_VERSION")
 }
 
-/// The profile a command line asks for. It decides how the line is read, so it is looked for first, in the newest
-/// version's grammar and past all errors.
-pub fn profile_of_line<T: ArgsInfo>(
-    exceptions: &[Exception],
-    arguments: &[OsString],
-) -> Result<Option<QemuVersion>, Failure> {
-    let table = Table::of::<T>(exceptions, QemuVersion::default());
-    let asked = Reader::new(&table, arguments).flatten().filter(|item| item.option == "qemu-version").last();
-    asked.map_or(Ok(None), |item| {
-        item.value.parse().map(Some).map_err(|why: &str| {
-            Failure::usage(format!("Invalid --qemu-version '{}': {why}", escape(&item.value)))
-        })
-    })
-}
-
 /// On which terms a command runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
@@ -203,6 +193,12 @@ pub struct Terms {
 }
 
 impl Terms {
+    /// Until when files may be looked at that are opened for the command. Those that move data have longer, as is known
+    /// when they are open.
+    pub fn deadline(&self) -> Instant {
+        self.started + Duration::from(self.timeout)
+    }
+
     /// Runs a command about the image `name`.
     pub fn launch(
         &self,
@@ -220,8 +216,7 @@ impl Terms {
         name_of: &dyn Fn(&str) -> &'n OsStr,
         consumer: &mut Consumer,
     ) -> Result<Finished, Failure> {
-        let deadline = self.started + Duration::from(self.timeout);
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = self.deadline().saturating_duration_since(Instant::now());
         let limits = Limits { memory: self.memory.bytes(), timeout: left };
         launch(command, &limits, self, consumer).map_err(|error| match error {
             Error::Guest(record) => {
@@ -232,23 +227,6 @@ impl Terms {
             error => error.into(),
         })
     }
-}
-
-/// getopt's complaint about the options of `command`, which had its own words before 10.0.
-pub fn grammar(command: &'static str, error: &ArgvError, profile: QemuVersion) -> Failure {
-    if profile >= QemuVersion::V10_0 {
-        return Failure::grammar(command, error.to_string());
-    }
-    Failure::usage(escape(&match error {
-        ArgvError::Unrecognized(given)
-        | ArgvError::Ambiguous { given, .. }
-        | ArgvError::ValueOfSwitch { given, .. } => format!("unrecognized option '{given}'"),
-        ArgvError::Invalid(letter) => format!("unrecognized option '-{letter}'"),
-        ArgvError::LongLacksValue(name) => format!("missing argument for option '--{name}'"),
-        ArgvError::ShortLacksValue(letter) => format!("missing argument for option '-{letter}'"),
-        ArgvError::Encoding(_) => error.to_string(),
-    }))
-    .try_help("")
 }
 
 /// What asks the guest for `request`.

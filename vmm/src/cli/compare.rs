@@ -3,20 +3,20 @@
 use std::{
     ffi::{OsStr, OsString},
     process::ExitCode,
-    time::{Duration, Instant},
 };
 
 use argh::{ArgsInfo, FromArgs};
 use protocol::{Answer, CompareAnswer, CompareFault, ComparePart, CompareRequest, Op, Part, QemuVersion};
 
 use super::{
-    argv::{Exception, Reader, Table},
+    argv::Exception,
     common::{self, Memory, Seconds, Terms},
     image::{How, Image, SOURCE},
+    line::{self, Own, Subcommand},
     secret,
 };
 use crate::{
-    launch::{Command, Cpu, IoMode},
+    launch::{Command, IoMode},
     records::StreamError,
     report::{
         self, Failure, Speaker, escape, escape_name,
@@ -124,58 +124,44 @@ const HISTORY: [Exception; 6] = [
     Exception::LongSince("quiet", QemuVersion::V10_0),
 ];
 
-/// Reads the command line behind `compare` and runs it.
-pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Failure> {
-    let started = Instant::now();
-    let own = (!speaker.as_qemu_img).then_some(Exception::Attachable("progress"));
-    let exceptions: Vec<Exception> = common::OWN.into_iter().chain(HISTORY).chain(own).collect();
-    if let Some(profile) = common::profile_of_line::<Compare>(&exceptions, arguments)? {
-        speaker.profile = profile;
-    }
-    let speaker = *speaker;
-    let profile = speaker.profile;
+impl Subcommand for Compare {
+    const NAME: &'static str = NAME;
 
-    let table = Table::of::<Compare>(&exceptions, profile);
-    let mut reader = Reader::new(&table, arguments);
-    let mut secrets = secret::Secrets::default();
-    let mut shown = Shown::No;
-    for item in reader.by_ref() {
-        let item = item.map_err(|error| common::grammar(NAME, &error, profile))?;
-        match item.option {
-            "help" => {
-                report::print(&super::help::<Compare>(speaker, Some(NAME)))?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            "object" => {
-                secrets
-                    .add(&item.value, profile)
-                    .map_err(|failure| failure.exits_with(bad_object(profile)))?;
-            }
-            "progress" => shown = Shown::parse(&item.value)?,
-            _ => {}
+    fn exceptions(speaker: Speaker) -> Vec<Exception> {
+        let own = (!speaker.as_qemu_img).then_some(Exception::Attachable("progress"));
+        HISTORY.into_iter().chain(own).collect()
+    }
+
+    /// That of qemu-img.
+    fn bad_object(profile: QemuVersion) -> u8 {
+        match profile {
+            QemuVersion::V5_2 | QemuVersion::V11_1 => 1,
+            QemuVersion::V7_2 | QemuVersion::V8_0 | QemuVersion::V10_0 => FAILED,
         }
     }
-    let options = Compare::from_args(&[speaker.name(), NAME], &reader.canonical())
-        .map_err(|exit| Failure::usage(escape(exit.output.trim_end())))?;
-    let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
-    let timeout = common::value(&options.timeout, "INSTAR_TIMEOUT", common::DEFAULT_TIMEOUT)?;
-    let terms = Terms { speaker, started, timeout, memory, no_sandbox: options.no_sandbox };
-    let &[first, second] = reader.operands() else {
-        let old = profile < QemuVersion::V10_0;
-        return Err(Failure::usage("Expecting two image file names").try_help(if old { "" } else { NAME }));
-    };
-    let shown = if options.quiet { Shown::No } else { shown };
-    let compared = options.compare([first, second], terms, &secrets, shown);
-    shown.end()?;
-    compared.map(ExitCode::from)
+
+    fn own(&self) -> Own<'_> {
+        Own { timeout: &self.timeout, memory: &self.memory, no_sandbox: self.no_sandbox }
+    }
 }
 
-/// The exit code of qemu-img where an object is wrong.
-fn bad_object(profile: QemuVersion) -> u8 {
-    match profile {
-        QemuVersion::V5_2 | QemuVersion::V11_1 => 1,
-        QemuVersion::V7_2 | QemuVersion::V8_0 | QemuVersion::V10_0 => FAILED,
-    }
+/// Reads the command line behind `compare` and runs it.
+pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Failure> {
+    let mut shown = Shown::No;
+    let line = line::read::<Compare>(speaker, arguments, |item, _| {
+        if item.option == "progress" {
+            shown = Shown::parse(&item.value)?;
+        }
+        Ok(())
+    })?;
+    let Some(line) = line else { return Ok(ExitCode::SUCCESS) };
+    let [first, second] = *line.operands else {
+        return Err(line.wrong_operands("Expecting two image file names"));
+    };
+    let shown = if line.options.quiet { Shown::No } else { shown };
+    let compared = line.options.compare([first, second], line.terms, &line.secrets, shown);
+    shown.end()?;
+    compared.map(ExitCode::from)
 }
 
 impl Compare {
@@ -206,19 +192,13 @@ impl Compare {
     }
 
     fn open(&self, serial: &str, name: &OsStr, format: &[String], terms: Terms) -> Result<Image, Failure> {
-        let format = format.last().map(String::as_str);
-        if self.image_opts && format.is_some() {
-            return Err(Failure::usage("--image-opts and --format are mutually exclusive"));
-        }
         let how = How {
-            room: None,
-            format,
+            format: format.last().map(String::as_str),
             image_opts: self.image_opts,
             force_share: self.force_share,
             allow_references: &self.allow_references,
             extents: true,
-            deadline: terms.started + Duration::from(terms.timeout),
-            speaker: terms.speaker,
+            ..How::on(&terms)
         };
         Image::open_as(serial, name, how)
     }
@@ -235,8 +215,7 @@ impl Compare {
     ) -> Result<CompareAnswer, Failure> {
         let sources = || [&first].into_iter().chain(&second).map(|image| &image.source);
         let keys: Vec<&str> = sources().flat_map(|source| source.keys()).collect();
-        let cpu = if keys.is_empty() { Cpu::Baseline } else { Cpu::Crypto };
-        let secrets = secrets.for_keys(&keys)?;
+        let (secrets, cpu) = secrets.for_keys(&keys)?;
         let bytes = |image: &Image| image.files.iter().map(|file| file.size.1).sum::<u64>();
         let (less, all) = match &second {
             Some(second) => (bytes(&first).min(bytes(second)), bytes(&first) + bytes(second)),

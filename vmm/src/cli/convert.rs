@@ -3,7 +3,7 @@
 mod preset;
 mod run;
 
-use std::{ffi::OsString, time::Instant};
+use std::ffi::OsString;
 
 use argh::{ArgsInfo, FromArgs};
 use protocol::{
@@ -14,18 +14,17 @@ use protocol::{
 
 use self::preset::Preset;
 use super::{
-    argv::{Exception, Item, Reader, Table},
+    argv::{Exception, Item},
     common::{self, Memory, Seconds, Terms},
-    option_help, secret, snapshot,
+    line::{self, Line, Own, Subcommand},
+    option_help,
+    secret::Secrets,
+    snapshot,
 };
-use crate::report::{self, Failure, Speaker, escape, progress::Shown};
+use crate::report::{Failure, Speaker, escape, progress::Shown};
 
 /// The command's name.
 pub const NAME: &str = "convert";
-
-/// Least run of zeros that is left out when nobody says, and the largest that can be asked for: no more is read at once.
-const DEFAULT_SPARSE_SIZE: u64 = 4096;
-const MAX_SPARSE_SIZE: u64 = 16 << 20;
 
 /// Most coroutines of `-m`.
 const MAX_COROUTINES: u64 = 16;
@@ -182,7 +181,7 @@ pub struct Convert {
 }
 
 /// What the option table cannot say: when qemu-img learned a name.
-const HISTORY: [Exception; 18] = [
+const HISTORY: [Exception; 19] = [
     Exception::LongSince("source-format", QemuVersion::V10_0),
     Exception::LongSince("snapshot", QemuVersion::V10_0),
     Exception::LongSince("target-format", QemuVersion::V11_1),
@@ -200,6 +199,7 @@ const HISTORY: [Exception; 18] = [
     Exception::LongSince("oob-writes", QemuVersion::V10_0),
     Exception::LongSince("copy-range-offloading", QemuVersion::V10_0),
     Exception::LongSince("rate-limit", QemuVersion::V11_1),
+    Exception::LongSince("progress", QemuVersion::V11_1),
     Exception::LongSince("quiet", QemuVersion::V10_0),
 ];
 
@@ -215,56 +215,46 @@ const OF_10_0: [Exception; 5] = [
 /// Options of instar's that there are not under the name `qemu-img`.
 const OWN: [&str; 2] = ["preset", "max-output"];
 
-/// All that the option table cannot say.
-fn exceptions(speaker: Speaker) -> Vec<Exception> {
-    let own = OWN.map(if speaker.as_qemu_img { Exception::Absent } else { Exception::Own });
-    let attachable = (!speaker.as_qemu_img).then_some(Exception::Attachable("progress"));
-    let mut all: Vec<Exception> =
-        common::OWN.into_iter().chain(HISTORY).chain(own).chain(attachable).collect();
-    all.push(Exception::LongSince("progress", QemuVersion::V11_1));
-    if speaker.profile == QemuVersion::V5_2 {
-        all.push(Exception::Absent("skip-broken-bitmaps"));
+impl Subcommand for Convert {
+    const NAME: &'static str = NAME;
+
+    fn exceptions(speaker: Speaker) -> Vec<Exception> {
+        let own = OWN.map(if speaker.as_qemu_img { Exception::Absent } else { Exception::Own });
+        let attachable = (!speaker.as_qemu_img).then_some(Exception::Attachable("progress"));
+        let mut all: Vec<Exception> = HISTORY.into_iter().chain(own).chain(attachable).collect();
+        if speaker.profile == QemuVersion::V5_2 {
+            all.push(Exception::Absent("skip-broken-bitmaps"));
+        }
+        if speaker.profile == QemuVersion::V10_0 {
+            all.extend(OF_10_0);
+        }
+        all
     }
-    if speaker.profile == QemuVersion::V10_0 {
-        all.extend(OF_10_0);
+
+    fn own(&self) -> Own<'_> {
+        Own { timeout: &self.timeout, memory: &self.memory, no_sandbox: self.no_sandbox }
     }
-    all
 }
 
 /// What was found out while the line was read.
-struct Line {
-    secrets: secret::Secrets,
+struct Context {
+    secrets: Secrets,
     shown: Shown,
     terms: Terms,
 }
 
 /// Reads the command line behind `convert` and runs it.
 pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
-    let started = Instant::now();
-    let newest = Speaker { profile: QemuVersion::default(), ..*speaker };
-    if let Some(profile) = common::profile_of_line::<Convert>(&exceptions(newest), arguments)? {
-        speaker.profile = profile;
-    }
-    let speaker = *speaker;
-    let table = Table::of::<Convert>(&exceptions(speaker), speaker.profile);
-    let mut reader = Reader::new(&table, arguments);
-    let mut secrets = secret::Secrets::default();
     let mut shown = Shown::No;
-    for item in reader.by_ref() {
-        let item = item.map_err(|error| common::grammar(NAME, &error, speaker.profile))?;
+    let line = line::read::<Convert>(speaker, arguments, |item, speaker| {
         match item.option {
-            "help" => return report::print(&super::help::<Convert>(speaker, Some(NAME))),
             "progress" => shown = Shown::parse(&item.value)?,
-            _ => check(&item, speaker, &mut secrets)?,
+            _ => check(item, speaker)?,
         }
-    }
-    let options = Convert::from_args(&[speaker.name(), NAME], &reader.canonical())
-        .map_err(|exit| Failure::usage(escape(exit.output.trim_end())))?;
-    let timeout = common::value(&options.timeout, "INSTAR_TIMEOUT", common::DEFAULT_TIMEOUT)?;
-    let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
-    let terms = Terms { speaker, started, timeout, memory, no_sandbox: options.no_sandbox };
+        Ok(())
+    })?;
+    let Some(Line { options, operands, secrets, terms }) = line else { return Ok(()) };
     options.check_together()?;
-    let operands = reader.operands();
     if options.target_format_options.iter().any(|list| asks_for_help(list)) {
         return option_help::print_for(options.format(), operands.len() > 1, terms);
     }
@@ -274,46 +264,30 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     if let Some(mode) = common::unknown_cache_mode(&options.source_cache) {
         return Err(Failure::usage(format!("Invalid source cache option: {}", escape(mode))));
     }
-    let line = Line { secrets, shown: if options.quiet { Shown::No } else { shown }, terms };
-    line.shown.begin()?;
-    let converted = options.convert(sources, target, &line);
+    let context = Context { secrets, shown: if options.quiet { Shown::No } else { shown }, terms };
+    context.shown.begin()?;
+    let converted = options.convert(sources, target, &context);
     if converted.is_ok() {
-        line.shown.complete()?;
+        context.shown.complete()?;
     }
-    line.shown.end()?;
+    context.shown.end()?;
     converted
 }
 
 /// What qemu-img checks about an option when it comes to it, before the options behind it.
-fn check(item: &Item, speaker: Speaker, secrets: &mut secret::Secrets) -> Result<(), Failure> {
+fn check(item: &Item, speaker: Speaker) -> Result<(), Failure> {
     let profile = speaker.profile;
     match item.option {
         "target-format-options" if !is_valid_list(&item.value) => {
             Err(Failure::usage(format!("Invalid option list: {}", escape(&item.value))))
         }
-        "object" => secrets.add(&item.value, profile),
         "snapshot" => snapshot::check(&item.value, speaker),
-        "sparse-size" => sparse_size(&item.value, profile).map(drop),
+        "sparse-size" => common::sparse_size(&item.value, profile).map(drop),
         "parallel" => parallel(&item.value, profile),
-        "rate-limit" => bytes("rate limit", &item.value, profile).map(drop),
-        "max-output" => bytes("output limit", &item.value, profile).map(drop),
+        "rate-limit" => common::bytes("rate limit", &item.value, profile).map(drop),
+        "max-output" => common::bytes("output limit", &item.value, profile).map(drop),
         _ => Ok(()),
     }
-}
-
-fn bytes(what: &str, text: &str, profile: QemuVersion) -> Result<u64, Failure> {
-    size::parse(text, profile).map_err(|error| Failure::usage(error.explain(what, &escape(text), profile)))
-}
-
-fn sparse_size(text: &str, profile: QemuVersion) -> Result<u64, Failure> {
-    let bytes = bytes("buffer size for sparse output", text, profile)?;
-    if bytes % 512 != 0 || bytes > MAX_SPARSE_SIZE {
-        return Err(Failure::usage(format!(
-            "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to \
-             {MAX_SPARSE_SIZE}. Select 0 to disable sparse detection (fully allocates output)."
-        )));
-    }
-    Ok(bytes)
 }
 
 /// Checks the number of `-m`, which nothing depends on.

@@ -2,25 +2,25 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use argh::{ArgsInfo, FromArgs};
 use protocol::{
     Answer, BelowNew, Chance, CreatePart, CreateRequest, Op, Part, QemuVersion, Reply,
-    options::{asks_for_help, is_valid_list, split_parameter},
-    size::{self, SizeError},
+    options::{asks_for_help, is_valid_list},
 };
 
 use super::{
-    argv::{Exception, Item, Reader, Table},
+    argv::{Exception, Item},
     common::{self, Memory, Seconds, Terms},
     image::{self, How, Image},
+    line::{self, Own, Subcommand},
     option_help, secret,
 };
 use crate::{
     error::Error,
-    launch::{Command, Cpu, Disk, IoMode},
+    launch::{Command, Disk, IoMode},
     machine,
     records::StreamError,
     references::{self, References},
@@ -118,62 +118,45 @@ const HISTORY: [Exception; 7] = [
     Exception::LongSince("quiet", QemuVersion::V10_0),
 ];
 
+impl Subcommand for Create {
+    const NAME: &'static str = NAME;
+
+    fn exceptions(_: Speaker) -> Vec<Exception> {
+        HISTORY.into()
+    }
+
+    fn own(&self) -> Own<'_> {
+        Own { timeout: &self.timeout, memory: &self.memory, no_sandbox: self.no_sandbox }
+    }
+}
+
 /// Reads the command line behind `create` and runs it.
 pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
-    let started = Instant::now();
-    let exceptions: Vec<Exception> = common::OWN.into_iter().chain(HISTORY).collect();
-    if let Some(profile) = common::profile_of_line::<Create>(&exceptions, arguments)? {
-        speaker.profile = profile;
-    }
-    let speaker = *speaker;
-
-    let table = Table::of::<Create>(&exceptions, speaker.profile);
-    let mut reader = Reader::new(&table, arguments);
-    let mut secrets = secret::Secrets::default();
-    for item in reader.by_ref() {
-        let item = item.map_err(|error| common::grammar(NAME, &error, speaker.profile))?;
-        if item.option == "help" {
-            return report::print(&super::help::<Create>(speaker, Some(NAME)));
-        }
-        check(&item, speaker, &mut secrets)?;
-    }
-    let options = Create::from_args(&[speaker.name(), NAME], &reader.canonical())
-        .map_err(|exit| Failure::usage(escape(exit.output.trim_end())))?;
-    let timeout = common::value(&options.timeout, "INSTAR_TIMEOUT", common::DEFAULT_TIMEOUT)?;
-    let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
-    let terms = Terms { speaker, started, timeout, memory, no_sandbox: options.no_sandbox };
-    let usage = |message: String| {
-        let old = speaker.profile < QemuVersion::V10_0;
-        Failure::usage(message).try_help(if old { "" } else { NAME })
-    };
+    let Some(line) = line::read::<Create>(speaker, arguments, check)? else { return Ok(()) };
+    let (options, terms) = (&line.options, line.terms);
     let (&name, rest) =
-        reader.operands().split_first().ok_or_else(|| usage("Expecting image file name".into()))?;
-    let size = match rest {
+        line.operands.split_first().ok_or_else(|| line.wrong_operands("Expecting image file name"))?;
+    let size = match *rest {
         [] => None,
-        [text] => Some(disk_size(text, speaker.profile)?),
-        [_, more, ..] => return Err(usage(format!("Unexpected argument: {}", escape_name(more)))),
+        [text] => Some(common::bytes("image size", text, terms.speaker.profile)?),
+        [_, more, ..] => {
+            return Err(line.wrong_operands(format!("Unexpected argument: {}", escape_name(more))));
+        }
     };
-    if !speaker.as_qemu_img && options.options.iter().any(|list| asks_for_help(list)) {
+    if !terms.speaker.as_qemu_img && options.options.iter().any(|list| asks_for_help(list)) {
         return option_help::print(options.format(), terms);
     }
-    options.create(name, size, &secrets, terms)
+    options.create(name, size, &line.secrets, terms)
 }
 
 /// What qemu-img checks about an option when it comes to it, before the options behind it.
-fn check(item: &Item, speaker: Speaker, secrets: &mut secret::Secrets) -> Result<(), Failure> {
+fn check(item: &Item, _: Speaker) -> Result<(), Failure> {
     match item.option {
         "options" if !is_valid_list(&item.value) => {
             Err(Failure::usage(format!("Invalid option list: {}", escape(&item.value))))
         }
-        "object" => secrets.add(&item.value, speaker.profile),
         _ => Ok(()),
     }
-}
-
-fn disk_size(text: &OsStr, profile: QemuVersion) -> Result<u64, Failure> {
-    let shown = escape_name(text);
-    size::parse(text.to_str().unwrap_or_default(), profile)
-        .map_err(|error: SizeError| Failure::usage(error.explain("image size", &shown, profile)))
 }
 
 impl Create {
@@ -181,25 +164,19 @@ impl Create {
         self.format.last().map_or("raw", String::as_str)
     }
 
+    /// The `-o` lists as one.
+    fn list(&self) -> Option<String> {
+        (!self.options.is_empty()).then(|| self.options.join(","))
+    }
+
     /// What the `-o` lists set `name` to.
+    fn option(&self, name: &str) -> Option<String> {
+        common::option_of(&self.list()?, name)
+    }
+
     /// Whether what is in the data file is to stay, as far as it can be told here.
     fn keeps_data_file(&self) -> bool {
         self.option("keep_data_file").is_some_and(|value| !matches!(&*value, "off" | "no" | "false" | "n"))
-    }
-
-    fn option(&self, name: &str) -> Option<String> {
-        let mut found = None;
-        for list in &self.options {
-            let mut rest = list.as_str();
-            while !rest.is_empty() {
-                let (given, value, behind) = split_parameter(rest);
-                if given == name {
-                    found = Some(value.unwrap_or_else(|| "on".to_owned()));
-                }
-                rest = behind;
-            }
-        }
-        found
     }
 
     fn create(
@@ -242,9 +219,8 @@ impl Create {
         };
         let key = self.option("key-secret").or_else(|| self.option("encrypt.key-secret"));
         keys.extend(key.as_deref());
-        let cpu = if keys.is_empty() { Cpu::Baseline } else { Cpu::Crypto };
-        let secrets = secrets.for_keys(&keys)?;
-        let options = (!self.options.is_empty()).then(|| self.options.join(","));
+        let (secrets, cpu) = secrets.for_keys(&keys)?;
+        let options = self.list();
         let chance = chance(options.as_deref())?;
         let request = CreateRequest {
             profile: speaker.profile,
@@ -315,16 +291,7 @@ impl Below {
             return none(BelowNew::Unopened);
         };
         let backing = references::beside(name, OsStr::new(backing));
-        let how = How {
-            room: None,
-            format: asked.format,
-            image_opts: false,
-            force_share: false,
-            allow_references: asked.allow_references,
-            extents: false,
-            deadline: terms.started + Duration::from(terms.timeout),
-            speaker: terms.speaker,
-        };
+        let how = How { format: asked.format, allow_references: asked.allow_references, ..How::on(terms) };
         match Image::open_as(asked.serial, &backing, how) {
             Ok(Image { source, disks, references, .. }) => {
                 let bytes = source.file.allocated;

@@ -3,7 +3,6 @@
 use std::{
     ffi::{OsStr, OsString},
     os::unix::ffi::OsStrExt,
-    time::{Duration, Instant},
 };
 
 use argh::{ArgsInfo, FromArgs};
@@ -13,15 +12,16 @@ use protocol::{
 };
 
 use super::{
-    argv::{Exception, Reader, Table},
+    argv::Exception,
     common::{self, Memory, Seconds, Terms},
     create,
     image::{How, Image},
+    line::{self, Own, Subcommand},
     secret,
 };
 use crate::{
-    launch::{self, Command, Cpu, IoMode},
-    report::{self, Failure, Speaker, escape, escape_name},
+    launch::{self, Command, IoMode},
+    report::{self, Failure, Speaker, escape_name},
     target::{NewImage, TargetError, Targets},
 };
 
@@ -123,8 +123,8 @@ impl<'a> Operands<'a> {
                 (b"if", Some(value)) => all.input = Some(value),
                 (b"of", Some(value)) => all.output = Some(value),
                 (b"bs", Some(value)) => all.block = block(value, profile)?,
-                (b"count", Some(value)) => all.count = Some(number("count", value, profile)?),
-                (b"skip", Some(value)) => all.skip = number("skip", value, profile)?,
+                (b"count", Some(value)) => all.count = Some(common::bytes("count", value, profile)?),
+                (b"skip", Some(value)) => all.skip = common::bytes("skip", value, profile)?,
                 _ => {
                     let name = escape_name(OsStr::from_bytes(name));
                     return Err(Failure::usage(format!("unrecognized operand {name}")));
@@ -141,11 +141,6 @@ impl<'a> Operands<'a> {
     }
 }
 
-fn number(what: &str, text: &OsStr, profile: QemuVersion) -> Result<u64, Failure> {
-    size::parse(text.to_str().unwrap_or_default(), profile)
-        .map_err(|error| Failure::usage(error.explain(what, &escape_name(text), profile)))
-}
-
 fn block(text: &OsStr, profile: QemuVersion) -> Result<u64, Failure> {
     match size::parse(text.to_str().unwrap_or_default(), profile) {
         Ok(bytes) if (1..=MAX_BLOCK).contains(&bytes) => Ok(bytes),
@@ -156,38 +151,26 @@ fn block(text: &OsStr, profile: QemuVersion) -> Result<u64, Failure> {
     }
 }
 
+impl Subcommand for Dd {
+    const NAME: &'static str = NAME;
+
+    fn exceptions(_: Speaker) -> Vec<Exception> {
+        HISTORY.into()
+    }
+
+    fn own(&self) -> Own<'_> {
+        Own { timeout: &self.timeout, memory: &self.memory, no_sandbox: self.no_sandbox }
+    }
+}
+
 /// Reads the command line behind `dd` and runs it.
 pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
-    let started = Instant::now();
-    let exceptions: Vec<Exception> = common::OWN.into_iter().chain(HISTORY).collect();
-    if let Some(profile) = common::profile_of_line::<Dd>(&exceptions, arguments)? {
-        speaker.profile = profile;
-    }
-    let speaker = *speaker;
-    let table = Table::of::<Dd>(&exceptions, speaker.profile);
-    let mut reader = Reader::new(&table, arguments);
-    let mut secrets = secret::Secrets::default();
-    for item in reader.by_ref() {
-        let item = item.map_err(|error| common::grammar(NAME, &error, speaker.profile))?;
-        match item.option {
-            "help" => return report::print(&super::help::<Dd>(speaker, Some(NAME))),
-            "object" => secrets.add(&item.value, speaker.profile)?,
-            _ => {}
-        }
-    }
-    let options = Dd::from_args(&[speaker.name(), NAME], &reader.canonical())
-        .map_err(|exit| Failure::usage(escape(exit.output.trim_end())))?;
-    let timeout = common::value(&options.timeout, "INSTAR_TIMEOUT", common::DEFAULT_TIMEOUT)?;
-    let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
-    let terms = Terms { speaker, started, timeout, memory, no_sandbox: options.no_sandbox };
-    let operands = Operands::parse(reader.operands(), speaker.profile)?;
+    let Some(line) = line::read::<Dd>(speaker, arguments, |_, _| Ok(()))? else { return Ok(()) };
+    let operands = Operands::parse(&line.operands, line.terms.speaker.profile)?;
     let (Some(input), Some(output)) = (operands.input, operands.output) else {
         return Err(Failure::usage("Must specify both input and output files"));
     };
-    if options.image_opts && !options.format.is_empty() {
-        return Err(Failure::usage("--image-opts and --format are mutually exclusive"));
-    }
-    options.copy((input, output), operands.part(), terms, &secrets)
+    line.options.copy((input, output), operands.part(), line.terms, &line.secrets)
 }
 
 impl Dd {
@@ -200,14 +183,12 @@ impl Dd {
         secrets: &secret::Secrets,
     ) -> Result<(), Failure> {
         let how = How {
-            room: None,
             format: self.format.last().map(String::as_str),
             image_opts: self.image_opts,
             force_share: self.force_share,
             allow_references: &self.allow_references,
             extents: true,
-            deadline: terms.started + Duration::from(terms.timeout),
-            speaker: terms.speaker,
+            ..How::on(&terms)
         };
         let Image { source, mut disks, references, files, .. } = Image::open(input, how)?;
         let allocated = files.iter().map(|file| file.size.1).sum();
@@ -229,11 +210,10 @@ impl Dd {
             })),
         };
         disks.extend(IoMode::for_reading(allocated).for_all(targets.take_disks()));
-        let keys = source.keys();
-        let cpu = if keys.is_empty() { Cpu::Baseline } else { Cpu::Crypto };
+        let (secrets, cpu) = secrets.for_keys(&source.keys())?;
         let request = ConvertRequest {
             profile: terms.speaker.profile,
-            secrets: secrets.for_keys(&keys)?,
+            secrets,
             sources: vec![source],
             snapshot: None,
             target,

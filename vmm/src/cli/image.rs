@@ -9,7 +9,7 @@ use std::{
 use protocol::{Backing, ErrorKind, ErrorRecord, ExtentMap, FileFacts, ImageSource, options::HINT};
 
 use super::{
-    common,
+    common::{self, Terms},
     image_opts::{self, Below, Description},
 };
 use crate::{
@@ -41,6 +41,35 @@ pub struct How<'a> {
     pub deadline: Instant,
     /// Who speaks.
     pub speaker: Speaker,
+}
+
+impl How<'_> {
+    /// As a command on these `terms` opens an image of which no option says anything: to read it, its holes do not matter.
+    pub fn on(terms: &Terms) -> Self {
+        Self {
+            room: None,
+            format: None,
+            image_opts: false,
+            force_share: false,
+            allow_references: &[],
+            extents: false,
+            deadline: terms.deadline(),
+            speaker: terms.speaker,
+        }
+    }
+
+    /// What of it cannot be together.
+    fn check(&self, name: &OsStr) -> Result<(), Failure> {
+        if self.image_opts && self.format.is_some() {
+            return Err(Failure::usage("--image-opts and --format are mutually exclusive"));
+        }
+        if self.force_share && self.room.is_some() {
+            let name = escape_name(name);
+            let why = "force-share=on can only be used with read-only images";
+            return Err(Failure::usage(format!("Could not open '{name}': {why}")));
+        }
+        Ok(())
+    }
 }
 
 /// An image, ready for a machine.
@@ -80,6 +109,7 @@ impl Image {
     /// As [`open`](Self::open), for one image of several: its disk has this serial, and those of other files that it is
     /// said to consist of have one that begins so.
     pub fn open_as(serial: &str, name: &OsStr, how: How<'_>) -> Result<Self, Failure> {
+        how.check(name)?;
         let directories = common::reference_directories(how.allow_references)?;
         let opening = Opening { lock: !how.force_share, extents: how.extents, deadline: how.deadline };
         let references = References::beneath(directories, opening);

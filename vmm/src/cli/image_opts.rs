@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use protocol::{
-    QemuVersion, Window,
-    options::{HINT, split_parameter},
+    MAX_CHAIN, QemuVersion, Window,
+    options::{HINT, parameters},
     size,
 };
 use serde_json::Value;
@@ -16,9 +16,6 @@ use crate::report::{self, Speaker, escape};
 
 /// In front of a name that is a JSON object.
 const JSON: &str = "json:";
-
-/// Deepest nesting of a description: as many images as a chain may have.
-const MAX_DEPTH: usize = crate::references::MAX_DEPTH;
 
 /// Options that say how QEMU accesses a node and make no difference to what is in it.
 const ACCESS: [&str; 9] = [
@@ -82,15 +79,11 @@ pub fn is_json(name: &str) -> bool {
 /// Reads what `--image-opts` makes of the operand.
 pub fn parse_list(list: &str, speaker: Speaker) -> Result<Description, String> {
     let mut options = Options::new();
-    let mut rest = list;
-    while !rest.is_empty() {
-        let first = rest.len() == list.len();
-        let (name, value, behind) = split_parameter(rest);
-        rest = behind;
+    for (index, (name, value)) in parameters(list).enumerate() {
         let (name, value) = match (value, name.strip_prefix("no")) {
             (Some(value), _) => (name, value),
             // The first may be the bare value of `file`, which names a node.
-            (None, _) if first => ("file", name.to_owned()),
+            (None, _) if index == 0 => ("file", name.to_owned()),
             (None, flag) => {
                 let (flag, value) = flag.map_or((name, "on"), |flag| (flag, "off"));
                 if speaker.profile > QemuVersion::V5_2 {
@@ -105,7 +98,7 @@ pub fn parse_list(list: &str, speaker: Speaker) -> Result<Description, String> {
         };
         options.insert(name.to_owned(), Some(value));
     }
-    describe(options, None, speaker.profile, MAX_DEPTH)
+    describe(options, None, speaker.profile, MAX_CHAIN)
 }
 
 /// Reads a name that [is a description](is_json); `format` is that of `-f`, which counts more than what is in it.
@@ -116,7 +109,7 @@ pub fn parse_json(name: &str, format: Option<&str>, speaker: Speaker) -> Result<
     let Value::Object(_) = value else { return Err("Invalid JSON object given".into()) };
     let mut options = Options::new();
     flatten(String::new(), value, &mut options)?;
-    describe(options, format, speaker.profile, MAX_DEPTH)
+    describe(options, format, speaker.profile, MAX_CHAIN)
 }
 
 /// Makes nested objects dotted names.
@@ -163,7 +156,7 @@ fn describe(
     depth: usize,
 ) -> Result<Description, String> {
     if depth == 0 {
-        return Err(format!("More than {MAX_DEPTH} images stand above one another"));
+        return Err(format!("More than {MAX_CHAIN} images stand above one another"));
     }
     let own = take(&mut options, "driver");
     let format = format.map(str::to_owned).or(own);
@@ -408,7 +401,7 @@ mod tests {
     #[test]
     fn nesting_has_an_end() {
         let deep = |count: usize| "backing.".repeat(count) + "file.filename=a";
-        let list = (0..=MAX_DEPTH).map(deep).collect::<Vec<_>>().join(",");
+        let list = (0..=MAX_CHAIN).map(deep).collect::<Vec<_>>().join(",");
         assert!(parse_list(&list, SPEAKER).unwrap_err().starts_with("More than 64"));
     }
 }

@@ -4,7 +4,6 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fs, mem,
-    time::{Duration, Instant},
 };
 
 use argh::{ArgsInfo, FromArgs};
@@ -12,11 +11,11 @@ use jiff::tz::TimeZone;
 use protocol::{Answer, ErrorKind, ImageInfo, InfoPart, InfoRequest, Op, Part, QemuVersion};
 
 use super::{
-    argv::{Exception, Reader, Table},
+    argv::Exception,
     common::{self, Memory, Seconds, Terms},
     image::{How, Image, Opened},
+    line::{self, Own, Subcommand},
     output::Output,
-    secret,
 };
 use crate::{
     launch::{Command, Finished},
@@ -110,59 +109,42 @@ const HISTORY: [Exception; 5] = [
     Exception::ShortUntil('b', QemuVersion::V11_1),
 ];
 
+impl Subcommand for Info {
+    const NAME: &'static str = NAME;
+
+    fn exceptions(_: Speaker) -> Vec<Exception> {
+        HISTORY.into()
+    }
+
+    fn own(&self) -> Own<'_> {
+        Own { timeout: &self.timeout, memory: &self.memory, no_sandbox: self.no_sandbox }
+    }
+}
+
 /// Reads the command line behind `info` and runs it.
 pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
-    let started = Instant::now();
-    let exceptions: Vec<Exception> = common::OWN.into_iter().chain(HISTORY).collect();
-    if let Some(profile) = common::profile_of_line::<Info>(&exceptions, arguments)? {
-        speaker.profile = profile;
-    }
-    let speaker = *speaker;
-
-    let table = Table::of::<Info>(&exceptions, speaker.profile);
-    let mut reader = Reader::new(&table, arguments);
-    let mut secrets = secret::Secrets::default();
-    for item in reader.by_ref() {
-        let item = item.map_err(|error| common::grammar(NAME, &error, speaker.profile))?;
-        match item.option {
-            "help" => return report::print(&super::help::<Info>(speaker, Some(NAME))),
-            "object" => secrets.add(&item.value, speaker.profile)?,
-            "output" => Output::check(&item.value, NAME, speaker.profile)?,
-            _ => {}
-        }
-    }
-    let options = Info::from_args(&[speaker.name(), NAME], &reader.canonical())
-        .map_err(|exit| Failure::usage(escape(exit.output.trim_end())))?;
-    let timeout = common::value(&options.timeout, "INSTAR_TIMEOUT", common::DEFAULT_TIMEOUT)?;
-    let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
-    let terms = Terms { speaker, started, timeout, memory, no_sandbox: options.no_sandbox };
-    let &[name] = reader.operands() else {
-        let old = speaker.profile < QemuVersion::V10_0;
-        return Err(Failure::usage("Expecting one image file name").try_help(if old { "" } else { NAME }));
-    };
-    if let Some(mode) = common::unknown_cache_mode(&options.cache) {
+    let line = line::read::<Info>(speaker, arguments, |item, speaker| match item.option {
+        "output" => Output::check(&item.value, NAME, speaker.profile),
+        _ => Ok(()),
+    })?;
+    let Some(line) = line else { return Ok(()) };
+    let name = line.only_name()?;
+    if let Some(mode) = common::unknown_cache_mode(&line.options.cache) {
         return Err(Failure::usage(format!("Invalid cache option: {}", escape(mode))));
     }
-    options.show(name, terms)
+    line.options.show(name, line.terms)
 }
 
 impl Info {
     /// Opens the image, asks the guest about it and prints the answer.
     fn show(&self, name: &OsStr, terms: Terms) -> Result<(), Failure> {
-        let Terms { speaker, started, timeout, .. } = terms;
-        let format = self.format.last().map(String::as_str);
-        if self.image_opts && format.is_some() {
-            return Err(Failure::usage("--image-opts and --format are mutually exclusive"));
-        }
+        let speaker = terms.speaker;
         let how = How {
-            room: None,
-            format,
+            format: self.format.last().map(String::as_str),
             image_opts: self.image_opts,
             force_share: self.force_share,
             allow_references: &self.allow_references,
-            extents: false,
-            deadline: started + Duration::from(timeout),
-            speaker,
+            ..How::on(&terms)
         };
         let Image { source, disks, references, files, name: shown } = Image::open(name, how)?;
         let request = InfoRequest {

@@ -4,7 +4,6 @@ use std::{
     ffi::{OsStr, OsString},
     process::ExitCode,
     str::FromStr,
-    time::{Duration, Instant},
 };
 
 use argh::{ArgsInfo, FromArgs};
@@ -13,9 +12,9 @@ use protocol::{
 };
 
 use super::{
-    argv::{Exception, Reader, Table},
     common::{self, Memory, Seconds, Terms},
     image::{How, Image},
+    line::{self, Own, Subcommand},
     output::Output,
 };
 use crate::{
@@ -111,42 +110,27 @@ impl FromStr for Size {
     }
 }
 
+impl Subcommand for Inspect {
+    const NAME: &'static str = NAME;
+
+    fn own(&self) -> Own<'_> {
+        Own { timeout: &self.timeout, memory: &self.memory, no_sandbox: self.no_sandbox }
+    }
+}
+
 /// Reads the command line behind `inspect` and runs it.
 pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Failure> {
     inspect(speaker, arguments).map_err(|failure| failure.exits_with(FAILED))
 }
 
 fn inspect(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Failure> {
-    let started = Instant::now();
-    let exceptions: Vec<Exception> = common::OWN.into_iter().collect();
-    if let Some(profile) = common::profile_of_line::<Inspect>(&exceptions, arguments)? {
-        speaker.profile = profile;
-    }
-    let speaker = *speaker;
-    // Without a past, the grammar is the newest whatever the profile.
-    let table = Table::of::<Inspect>(&exceptions, QemuVersion::default());
-    let mut reader = Reader::new(&table, arguments);
-    for item in reader.by_ref() {
-        let item = item.map_err(|error| Failure::grammar(NAME, error.to_string()))?;
-        match item.option {
-            "help" => {
-                report::print(&super::help::<Inspect>(speaker, Some(NAME)))?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            "output" => Output::check(&item.value, NAME, QemuVersion::default())?,
-            _ => {}
-        }
-    }
-    let options = Inspect::from_args(&[speaker.name(), NAME], &reader.canonical())
-        .map_err(|exit| Failure::usage(escape(exit.output.trim_end())))?;
-    let timeout = common::value(&options.timeout, "INSTAR_TIMEOUT", common::DEFAULT_TIMEOUT)?;
-    let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
-    let terms = Terms { speaker, started, timeout, memory, no_sandbox: options.no_sandbox };
-    let policy = options.policy()?;
-    let &[name] = reader.operands() else {
-        return Err(Failure::usage("Expecting one image file name").try_help(NAME));
-    };
-    let inspection = options.look(name, terms, &policy)?;
+    let line = line::read::<Inspect>(speaker, arguments, |item, speaker| match item.option {
+        "output" => Output::check(&item.value, NAME, speaker.profile),
+        _ => Ok(()),
+    })?;
+    let Some(line) = line else { return Ok(ExitCode::SUCCESS) };
+    let policy = line.options.policy()?;
+    let inspection = line.options.look(line.only_name()?, line.terms, &policy)?;
     Ok(if inspection.verdict.is_safe() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
 }
 
@@ -169,16 +153,11 @@ impl Inspect {
 
     /// Opens the image, asks the guest about it and prints the verdict.
     fn look(&self, name: &OsStr, terms: Terms, policy: &Policy) -> Result<Inspection, Failure> {
-        let Terms { speaker, started, timeout, .. } = terms;
         let how = How {
-            room: None,
             format: self.format.last().map(String::as_str),
-            image_opts: false,
             force_share: self.force_share,
-            allow_references: &[],
             extents: true,
-            deadline: started + Duration::from(timeout),
-            speaker,
+            ..How::on(&terms)
         };
         let Image { source, disks, files, name: shown, .. } = Image::open(name, how)?;
         if !is_plain(&source) {
@@ -187,7 +166,7 @@ impl Inspect {
         }
         let length = source.file.length;
         let io = IoMode::for_reading(files.iter().map(|file| file.size.1).sum());
-        let request = InspectRequest { profile: speaker.profile, source: Box::new(source) };
+        let request = InspectRequest { profile: terms.speaker.profile, source: Box::new(source) };
         let command = Command { disks: io.for_all(disks), ..common::command(Op::Inspect, &request)? };
         let mut references = Vec::new();
         let mut consume = |part, _: &References| match part {

@@ -3,29 +3,30 @@
 use std::{
     ffi::{OsStr, OsString},
     io,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use argh::{ArgsInfo, FromArgs};
 use protocol::{
     Answer, ErrorKind, ErrorRecord, MapKind, MapPart, MapReader, MapRequest, Op, Part, QemuVersion,
-    RecordError, size,
+    RecordError,
 };
 
 use super::{
-    argv::{Exception, Reader, Table},
+    argv::Exception,
     common::{self, Memory, Seconds, Terms},
     image::{How, Image, Opened},
+    line::{self, Own, Subcommand},
     output::Output,
     secret,
 };
 use crate::{
     error::Error,
-    launch::{Command, Cpu, IoMode},
+    launch::{Command, IoMode},
     records::{MAX_ANSWER, StreamError},
     references::References,
     report::{
-        self, Failure, Speaker, Stdout, escape,
+        Failure, Speaker, Stdout,
         map::{Listing, Shape, Words},
     },
 };
@@ -112,77 +113,50 @@ pub struct Map {
     no_sandbox: bool,
 }
 
-/// Reads the command line behind `map` and runs it.
-pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
-    let started = Instant::now();
-    let exceptions: Vec<Exception> = common::OWN.into_iter().chain([Exception::Own("max-extents")]).collect();
-    if let Some(profile) = common::profile_of_line::<Map>(&exceptions, arguments)? {
-        speaker.profile = profile;
-    }
-    let speaker = *speaker;
-    let profile = speaker.profile;
+impl Subcommand for Map {
+    const NAME: &'static str = NAME;
 
-    let table = Table::of::<Map>(&exceptions, profile);
-    let mut reader = Reader::new(&table, arguments);
-    let mut secrets = secret::Secrets::default();
-    let old = profile < QemuVersion::V10_0;
-    for item in reader.by_ref() {
-        let item = item.map_err(|error| common::grammar(NAME, &error, profile))?;
-        match item.option {
-            "help" => return report::print(&super::help::<Map>(speaker, Some(NAME))),
-            "object" => secrets.add(&item.value, profile)?,
-            "output" if !old => Output::check(&item.value, NAME, profile)?,
-            "start-offset" => drop(bytes("start offset", &item.value, profile)?),
-            "max-length" => drop(bytes("max length", &item.value, profile)?),
-            _ => {}
-        }
+    fn exceptions(_: Speaker) -> Vec<Exception> {
+        vec![Exception::Own("max-extents")]
     }
-    let options = Map::from_args(&[speaker.name(), NAME], &reader.canonical())
-        .map_err(|exit| Failure::usage(escape(exit.output.trim_end())))?;
-    let timeout = common::value(&options.timeout, "INSTAR_TIMEOUT", common::DEFAULT_TIMEOUT)?;
-    let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
-    let terms = Terms { speaker, started, timeout, memory, no_sandbox: options.no_sandbox };
-    let &[name] = reader.operands() else {
-        return Err(Failure::usage("Expecting one image file name").try_help(if old { "" } else { NAME }));
-    };
-    if let Some(output) = options.output.last().filter(|_| old) {
-        Output::check(output, NAME, profile)?;
+
+    fn own(&self) -> Own<'_> {
+        Own { timeout: &self.timeout, memory: &self.memory, no_sandbox: self.no_sandbox }
     }
-    options.list(name, terms, &secrets)
 }
 
-/// A number of bytes.
-fn bytes(what: &str, text: &str, profile: QemuVersion) -> Result<u64, Failure> {
-    size::parse(text, profile).map_err(|error| Failure::usage(error.explain(what, &escape(text), profile)))
+/// Reads the command line behind `map` and runs it.
+pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
+    let line = line::read::<Map>(speaker, arguments, |item, Speaker { profile, .. }| match item.option {
+        "output" if profile >= QemuVersion::V10_0 => Output::check(&item.value, NAME, profile),
+        "start-offset" => common::bytes("start offset", &item.value, profile).map(drop),
+        "max-length" => common::bytes("max length", &item.value, profile).map(drop),
+        _ => Ok(()),
+    })?;
+    let Some(line) = line else { return Ok(()) };
+    let name = line.only_name()?;
+    if let Some(output) = line.options.output.last() {
+        Output::check(output, NAME, line.terms.speaker.profile)?;
+    }
+    line.options.list(name, line.terms, &line.secrets)
 }
 
 impl Map {
     /// Opens the image, asks the guest about it and prints what it tells as it comes.
     fn list(&self, name: &OsStr, terms: Terms, secrets: &secret::Secrets) -> Result<(), Failure> {
-        let Terms { speaker, started, timeout, .. } = terms;
-        let format = self.format.last().map(String::as_str);
-        if self.image_opts && format.is_some() {
-            return Err(Failure::usage("--image-opts and --format are mutually exclusive"));
-        }
-        let deadline = started + Duration::from(timeout);
         let how = How {
-            room: None,
-            format,
+            format: self.format.last().map(String::as_str),
             image_opts: self.image_opts,
             force_share: self.force_share,
             allow_references: &self.allow_references,
             extents: true,
-            deadline,
-            speaker,
+            ..How::on(&terms)
         };
         let Image { source, disks, references, files, .. } = Image::open(name, how)?;
-        let profile = speaker.profile;
+        let profile = terms.speaker.profile;
         let (start, end) = self.range(profile)?;
         let io = IoMode::for_tables(source.file.allocated);
-        let (secrets, cpu) = match source.keys() {
-            keys if keys.is_empty() => (secrets.for_keys(&keys)?, Cpu::Baseline),
-            keys => (secrets.for_keys(&keys)?, Cpu::Crypto),
-        };
+        let (secrets, cpu) = secrets.for_keys(&source.keys())?;
         let request = MapRequest { profile, source: Box::new(source), secrets, start, end };
         let max_extents = self.max_extents.last().copied().unwrap_or(DEFAULT_MAX_EXTENTS);
         let max_answer = max_extents.saturating_mul(EXTENT_LENGTH).saturating_add(MAX_ANSWER);
@@ -193,7 +167,7 @@ impl Map {
             Output::Human => Shape::Human,
             Output::Json => Shape::Json(profile),
         };
-        let out = Stdout::until(deadline).map_err(Error::Output)?;
+        let out = Stdout::until(terms.deadline()).map_err(Error::Output)?;
         let mut walk = Walk {
             listing: Listing::new(out, shape),
             shape,
@@ -225,7 +199,8 @@ impl Map {
     /// Where to begin, and where to end at most. The sum of both numbers is a signed one of 64 bits to `qemu-img`: what
     /// does not fit is before the disk.
     fn range(&self, profile: QemuVersion) -> Result<(u64, Option<u64>), Failure> {
-        let last = |what, given: &[String]| given.last().map(|text| bytes(what, text, profile)).transpose();
+        let last =
+            |what, given: &[String]| given.last().map(|text| common::bytes(what, text, profile)).transpose();
         let start = last("start offset", &self.start_offset)?.unwrap_or(0);
         let end = last("max length", &self.max_length)?.map(|length| match start.checked_add(length) {
             Some(end) if end <= i64::MAX as u64 => end,

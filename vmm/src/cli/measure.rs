@@ -1,27 +1,25 @@
 //! `measure`: the length of a new image.
 
-use std::{
-    ffi::{OsStr, OsString},
-    time::{Duration, Instant},
-};
+use std::ffi::{OsStr, OsString};
 
 use argh::{ArgsInfo, FromArgs};
 use protocol::{
     Answer, MeasureRequest, MeasureSubject, Op, QemuVersion,
     options::{asks_for_help, is_valid_list},
-    size,
 };
 
 use super::{
-    argv::{Exception, Item, Reader, Table},
+    argv::{Exception, Item},
     common::{self, Memory, Seconds, Terms},
     image::{How, Image},
+    line::{self, Own, Subcommand},
     option_help,
     output::Output,
-    secret, snapshot,
+    secret::Secrets,
+    snapshot,
 };
 use crate::{
-    launch::{self, Command, Cpu, DATA_PER_TABLE, Disk, IoMode},
+    launch::{self, Command, DATA_PER_TABLE, Disk, IoMode},
     references::References,
     report::{self, Failure, Speaker, escape},
 };
@@ -128,108 +126,52 @@ const HISTORY: [Exception; 7] = [
 /// Options of instar's that there are not under the name `qemu-img`.
 const OWN: [&str; 3] = ["compress", "exact", "sparse-size"];
 
-/// The least run of zeros that is left out when nobody says: that of `convert`.
-const DEFAULT_SPARSE_SIZE: u64 = 4096;
+impl Subcommand for Measure {
+    const NAME: &'static str = NAME;
+    const GETOPT_SPEAKS: bool = true;
 
-/// The largest: `convert` reads no more at once.
-const MAX_SPARSE_SIZE: u64 = 16 << 20;
+    fn exceptions(speaker: Speaker) -> Vec<Exception> {
+        let own = OWN.map(if speaker.as_qemu_img { Exception::Absent } else { Exception::Own });
+        HISTORY.into_iter().chain(own).collect()
+    }
+
+    fn own(&self) -> Own<'_> {
+        Own { timeout: &self.timeout, memory: &self.memory, no_sandbox: self.no_sandbox }
+    }
+}
 
 /// Reads the command line behind `measure` and runs it.
 pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
-    let started = Instant::now();
-    let own = OWN.map(if speaker.as_qemu_img { Exception::Absent } else { Exception::Own });
-    let exceptions: Vec<Exception> = common::OWN.into_iter().chain(HISTORY).chain(own).collect();
-    if let Some(profile) = common::profile_of_line::<Measure>(&exceptions, arguments)? {
-        speaker.profile = profile;
-    }
-    let speaker = *speaker;
-
-    let table = Table::of::<Measure>(&exceptions, speaker.profile);
-    let mut reader = Reader::new(&table, arguments);
-    let mut secrets = secret::Secrets::default();
-    for item in reader.by_ref() {
-        let item = item.map_err(|error| Failure::grammar(NAME, error.to_string()))?;
-        if item.option == "help" {
-            return report::print(&super::help::<Measure>(speaker, Some(NAME)));
-        }
-        check(&item, speaker, &mut secrets)?;
-    }
-    let options = Measure::from_args(&[speaker.name(), NAME], &reader.canonical())
-        .map_err(|exit| Failure::usage(escape(exit.output.trim_end())))?;
-    let timeout = common::value(&options.timeout, "INSTAR_TIMEOUT", common::DEFAULT_TIMEOUT)?;
-    let deadline = started + Duration::from(timeout);
-    let memory = common::value(&options.memory, "INSTAR_MEMORY", common::DEFAULT_MEMORY)?;
-    let terms = Terms { speaker, started, timeout, memory, no_sandbox: options.no_sandbox };
-
+    let Some(line) = line::read::<Measure>(speaker, arguments, check)? else { return Ok(()) };
+    let (options, terms) = (&line.options, line.terms);
+    let speaker = terms.speaker;
     if !speaker.as_qemu_img && options.options.iter().any(|list| asks_for_help(list)) {
         return option_help::print(options.target(), terms);
     }
-    let name = match reader.operands() {
+    let name = match *line.operands {
         [] => None,
-        [name] => Some(*name),
+        [name] => Some(name),
         _ => return Err(Failure::usage("At most one filename argument is allowed.")),
     };
-    let Subject { subject, disks, references, bytes } = options.subject(speaker, name, deadline)?;
-    let keys = match &subject {
-        MeasureSubject::Size(_) => Vec::new(),
-        MeasureSubject::Image { source, .. } => source.keys(),
-    };
-    let cpu = if keys.is_empty() { Cpu::Baseline } else { Cpu::Crypto };
-    let secrets = secrets.for_keys(&keys)?;
-    let request = MeasureRequest {
-        profile: speaker.profile,
-        target_format: options.target().to_owned(),
-        options: (!options.options.is_empty()).then(|| options.options.join(",")),
-        secrets,
-        beyond: !speaker.as_qemu_img,
-        exact: options.exact(speaker.profile)?,
-        compress: options.compress,
-        subject,
-    };
-    let io = IoMode::for_reading(bytes);
-    let command = common::command(Op::Measure, &request)?;
-    let command = Command { disks: io.for_all(disks), cpu, references, ..command };
-    let finished = terms.launch(command, name.unwrap_or_default(), &mut launch::no_parts)?;
-    let Answer::Measure(answer) = &finished.answer else { return Err(common::another_operation()) };
-    let printed = report::print(&match Output::of(&options.output) {
-        Output::Json => report::measure::json(answer),
-        Output::Human => report::measure::human(answer),
-    });
-    finished.leave_standing();
-    printed
+    options.measure(name, &line.secrets, terms)
 }
 
 /// What qemu-img checks about an option when it comes to it, before the options behind it.
-fn check(item: &Item, speaker: Speaker, secrets: &mut secret::Secrets) -> Result<(), Failure> {
+fn check(item: &Item, speaker: Speaker) -> Result<(), Failure> {
     match item.option {
         "options" if !is_valid_list(&item.value) => {
             Err(Failure::usage(format!("Invalid option list: {}", escape(&item.value))))
         }
         "snapshot" => snapshot::check(&item.value, speaker),
-        "object" => secrets.add(&item.value, speaker.profile),
         "output" => Output::check(&item.value, NAME, speaker.profile),
-        "size" => size(&item.value, speaker.profile).map(|_| ()),
-        "sparse-size" => sparse_size(&item.value, speaker.profile).map(|_| ()),
+        "size" => size(&item.value, speaker.profile).map(drop),
+        "sparse-size" => common::sparse_size(&item.value, speaker.profile).map(drop),
         _ => Ok(()),
     }
 }
 
 fn size(text: &str, profile: QemuVersion) -> Result<u64, Failure> {
-    size::parse(text, profile)
-        .map_err(|error| Failure::usage(error.explain("image size", &escape(text), profile)))
-}
-
-fn sparse_size(text: &str, profile: QemuVersion) -> Result<u64, Failure> {
-    let bytes = size::parse(text, profile).map_err(|error| {
-        Failure::usage(error.explain("buffer size for sparse output", &escape(text), profile))
-    })?;
-    if bytes % 512 != 0 || bytes > MAX_SPARSE_SIZE {
-        return Err(Failure::usage(format!(
-            "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to \
-             {MAX_SPARSE_SIZE}. Select 0 to disable sparse detection (fully allocates output)."
-        )));
-    }
-    Ok(bytes)
+    common::bytes("image size", text, profile)
 }
 
 /// What is measured, and the file for it.
@@ -246,6 +188,38 @@ impl Measure {
         self.target_format.last().map_or("raw", String::as_str)
     }
 
+    /// Has the guest measure the image `name`, or what `--size` says, and prints the answer.
+    fn measure(&self, name: Option<&OsStr>, secrets: &Secrets, terms: Terms) -> Result<(), Failure> {
+        let speaker = terms.speaker;
+        let Subject { subject, disks, references, bytes } = self.subject(name, &terms)?;
+        let keys = match &subject {
+            MeasureSubject::Size(_) => Vec::new(),
+            MeasureSubject::Image { source, .. } => source.keys(),
+        };
+        let (secrets, cpu) = secrets.for_keys(&keys)?;
+        let request = MeasureRequest {
+            profile: speaker.profile,
+            target_format: self.target().to_owned(),
+            options: (!self.options.is_empty()).then(|| self.options.join(",")),
+            secrets,
+            beyond: !speaker.as_qemu_img,
+            exact: self.exact(speaker.profile)?,
+            compress: self.compress,
+            subject,
+        };
+        let io = IoMode::for_reading(bytes);
+        let command = common::command(Op::Measure, &request)?;
+        let command = Command { disks: io.for_all(disks), cpu, references, ..command };
+        let finished = terms.launch(command, name.unwrap_or_default(), &mut launch::no_parts)?;
+        let Answer::Measure(answer) = &finished.answer else { return Err(common::another_operation()) };
+        let printed = report::print(&match Output::of(&self.output) {
+            Output::Json => report::measure::json(answer),
+            Output::Human => report::measure::human(answer),
+        });
+        finished.leave_standing();
+        printed
+    }
+
     /// From how many bytes on zeros are left out, if the exact length is asked for.
     fn exact(&self, profile: QemuVersion) -> Result<Option<u64>, Failure> {
         if self.compress && !self.exact {
@@ -254,13 +228,13 @@ impl Measure {
         match self.sparse_size.last() {
             Some(_) if !self.exact => Err(Failure::usage("-S requires --exact.")),
             Some(_) if !self.size.is_empty() => Err(Failure::usage("-S requires a filename argument.")),
-            Some(text) => sparse_size(text, profile).map(Some),
-            None => Ok(self.exact.then_some(DEFAULT_SPARSE_SIZE)),
+            Some(text) => common::sparse_size(text, profile).map(Some),
+            None => Ok(self.exact.then_some(common::DEFAULT_SPARSE_SIZE)),
         }
     }
 
     /// The checks between options, in qemu-img's order, and the file they end at.
-    fn subject(&self, speaker: Speaker, name: Option<&OsStr>, deadline: Instant) -> Result<Subject, Failure> {
+    fn subject(&self, name: Option<&OsStr>, terms: &Terms) -> Result<Subject, Failure> {
         let about_a_file = self.image_opts || !self.format.is_empty() || !self.snapshot.is_empty();
         match (name, self.size.last()) {
             (None, _) if about_a_file => {
@@ -269,29 +243,23 @@ impl Measure {
             (Some(_), Some(_)) => Err(Failure::usage("--size N cannot be used together with a filename.")),
             (None, None) => Err(Failure::usage("Either --size N or one filename must be specified.")),
             (None, Some(text)) => {
-                let subject = MeasureSubject::Size(size(text, speaker.profile)?);
+                let subject = MeasureSubject::Size(size(text, terms.speaker.profile)?);
                 let references = References::denied();
                 Ok(Subject { subject, disks: Vec::new(), references, bytes: 0 })
             }
-            (Some(name), None) => self.open(speaker, name, deadline),
+            (Some(name), None) => self.open(name, terms),
         }
     }
 
-    fn open(&self, speaker: Speaker, name: &OsStr, deadline: Instant) -> Result<Subject, Failure> {
-        let format = self.format.last().map(String::as_str);
-        if self.image_opts && format.is_some() {
-            return Err(Failure::usage("--image-opts and --format are mutually exclusive"));
-        }
+    fn open(&self, name: &OsStr, terms: &Terms) -> Result<Subject, Failure> {
         let how = How {
-            room: None,
-            format,
+            format: self.format.last().map(String::as_str),
             image_opts: self.image_opts,
             force_share: self.force_share,
             allow_references: &self.allow_references,
             // These are as long as the disk; the others are as long as there is data.
             extents: !matches!(self.target(), "raw" | "luks"),
-            deadline,
-            speaker,
+            ..How::on(terms)
         };
         let Image { source, disks, references, .. } = Image::open(name, how)?;
         let snapshot = snapshot::choose(&self.snapshot).cloned();
@@ -304,6 +272,8 @@ impl Measure {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::machine::{MAX_MEMORY, MIN_MEMORY};
 

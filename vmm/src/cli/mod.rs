@@ -14,6 +14,7 @@ mod image;
 mod image_opts;
 mod info;
 mod inspect;
+mod line;
 mod map;
 mod measure;
 mod option_help;

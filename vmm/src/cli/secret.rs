@@ -8,7 +8,10 @@ use protocol::{QemuVersion, Secret, SecretContent, options::HINT};
 
 use serde_json::Value;
 
-use crate::report::{Failure, escape};
+use crate::{
+    launch::Cpu,
+    report::{Failure, escape},
+};
 
 /// Properties of a secret beside its type and id.
 const PROPERTIES: [&str; 5] = ["data", "file", "format", "iv", "keyid"];
@@ -26,8 +29,10 @@ struct Given {
 }
 
 impl Secrets {
-    /// The secrets in the order given, those that are `keys` with what is in them.
-    pub fn for_keys(&self, keys: &[&str]) -> Result<Vec<Secret>, Failure> {
+    /// The secrets in the order given, those that are `keys` with what is in them, and the instructions that a guest with
+    /// these keys is to have.
+    pub fn for_keys(&self, keys: &[&str]) -> Result<(Vec<Secret>, Cpu), Failure> {
+        let cpu = if keys.is_empty() { Cpu::Baseline } else { Cpu::Crypto };
         let secret = |given: &Given| {
             let content = match keys.contains(&given.id.as_str()) {
                 false => SecretContent::Unread,
@@ -38,7 +43,8 @@ impl Secrets {
             };
             Ok(Secret { id: given.id.clone(), content })
         };
-        self.given.iter().map(secret).collect()
+        let secrets: Result<_, Failure> = self.given.iter().map(secret).collect();
+        Ok((secrets?, cpu))
     }
 
     fn find(&self, id: &str) -> Option<&Given> {

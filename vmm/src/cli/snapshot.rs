@@ -1,6 +1,6 @@
 //! `-l`: a snapshot's id or name, or `snapshot.id=ID,snapshot.name=NAME`.
 
-use protocol::QemuVersion;
+use protocol::{QemuVersion, options::parameters};
 
 use crate::report::{self, Failure, Speaker, escape};
 
@@ -12,20 +12,14 @@ pub fn check(argument: &str, speaker: Speaker) -> Result<(), Failure> {
     if !argument.starts_with(BASE) {
         return Ok(());
     }
-    for parameter in split(argument) {
-        let name = match parameter.split_once('=') {
-            Some((name, _)) => name,
-            None => {
-                if speaker.profile > QemuVersion::V5_2 {
-                    let name = escape(parameter);
-                    report::complain(&format!(
-                        "{}: warning: short-form boolean option '{name}' deprecated\nPlease use {name}=on instead\n",
-                        speaker.name()
-                    ));
-                }
-                parameter
-            }
-        };
+    for (name, value) in parameters(argument) {
+        if value.is_none() && speaker.profile > QemuVersion::V5_2 {
+            let name = escape(name);
+            report::complain(&format!(
+                "{}: warning: short-form boolean option '{name}' deprecated\nPlease use {name}=on instead\n",
+                speaker.name()
+            ));
+        }
         if !matches!(name, "snapshot.id" | "snapshot.name") {
             return Err(Failure::usage(format!(
                 "Invalid parameter '{}'\nFailed in parsing snapshot param '{}'",
@@ -40,28 +34,6 @@ pub fn check(argument: &str, speaker: Speaker) -> Result<(), Failure> {
 /// The argument that counts of several: the last list of parameters, or else the last name.
 pub fn choose(arguments: &[String]) -> Option<&String> {
     arguments.iter().rev().find(|argument| argument.starts_with(BASE)).or(arguments.last())
-}
-
-/// Parameters between single commas; `,,` belongs to a value.
-fn split(list: &str) -> Vec<&str> {
-    let mut parameters = Vec::new();
-    let (mut start, mut at) = (0, 0);
-    let bytes = list.as_bytes();
-    while at < bytes.len() {
-        if bytes[at] != b',' {
-            at += 1;
-        } else if bytes.get(at + 1) == Some(&b',') {
-            at += 2;
-        } else {
-            parameters.push(&list[start..at]);
-            at += 1;
-            start = at;
-        }
-    }
-    if start < list.len() {
-        parameters.push(&list[start..]);
-    }
-    parameters
 }
 
 #[cfg(test)]
@@ -86,6 +58,12 @@ mod tests {
         for bad in ["snapshot.", "snapshot.foo=1", "snapshot.id=1,foo", "snapshot.id=1,=", "snapshot.ids=1"] {
             assert!(check(bad, SPEAKER).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_flag_ends_at_any_comma() {
+        let message = check("snapshot.id=1,fo,,o", SPEAKER).unwrap_err().render(SPEAKER);
+        assert!(message.starts_with("qemu-img: Invalid parameter 'fo'\n"), "{message}");
     }
 
     #[test]

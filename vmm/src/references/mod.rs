@@ -19,16 +19,13 @@ use std::{
 };
 
 pub use directory::Directory;
-use protocol::{ErrorKind, ErrorRecord, ExtentMap, FileFacts, Need, Role, handover::slot_serial};
+use protocol::{ErrorKind, ErrorRecord, ExtentMap, FileFacts, MAX_CHAIN, Need, Role, handover::slot_serial};
 
 use crate::{
     launch::Disk,
     report::{escape, escape_name, reason},
     source::{self, Format, Source, SourceOptions},
 };
-
-/// Most files in a chain, from the image on the command line to the last one below it.
-pub const MAX_DEPTH: usize = 64;
 
 /// Most disks that referenced files may become: a VMDK image of as many extents as may be, chains beside it.
 pub const MAX_SLOTS: usize = 1280;
@@ -196,8 +193,8 @@ impl References {
                 let message = format!("{role} '{name}' is an image that itself leads to it");
                 return Err(ErrorRecord::new(ErrorKind::Corrupt, message));
             }
-            if depth == MAX_DEPTH {
-                let message = format!("{role} '{name}' would make a chain of more than {MAX_DEPTH} files");
+            if depth == MAX_CHAIN {
+                let message = format!("{role} '{name}' would make a chain of more than {MAX_CHAIN} files");
                 return Err(ErrorRecord::new(ErrorKind::Limit, message));
             }
             depth += 1;

@@ -106,13 +106,13 @@ fn chains_and_disks_are_bounded() {
     let root = tempfile::tempdir().unwrap();
     let mut references = references(root.path(), &[root.path()]);
     let mut of = "source".to_owned();
-    for depth in 1..MAX_DEPTH {
+    for depth in 1..MAX_CHAIN {
         fs::write(root.path().join(depth.to_string()), "x").unwrap();
         of = references.answer(&need(&of, &depth.to_string())).unwrap().facts.disk;
     }
     fs::write(root.path().join("more"), "x").unwrap();
     assert_eq!(refusal(&mut references, &need(&of, "more")).0, ErrorKind::Limit);
-    for _ in MAX_DEPTH - 1..MAX_SLOTS {
+    for _ in MAX_CHAIN - 1..MAX_SLOTS {
         references.answer(&need("source", "more")).unwrap();
     }
     assert_eq!(refusal(&mut references, &need("source", "more")).0, ErrorKind::Limit);

@@ -1,13 +1,13 @@
 //! Opening what is converted and what is written, and having the guest do it.
 
-use std::{ffi::OsStr, thread, time::Duration};
+use std::{ffi::OsStr, thread};
 
 use protocol::{
     Answer, BelowNew, Bitmaps, ConvertPart, ConvertRequest, ConvertTarget, ErrorKind, ErrorRecord, FileFacts,
     ImageSource, NewTarget, Op, Part,
 };
 
-use super::{Convert, DEFAULT_SPARSE_SIZE, Line, bytes, sparse_size};
+use super::{Context, Convert};
 use crate::{
     cli::{
         common::{self, Seconds, Terms},
@@ -16,7 +16,7 @@ use crate::{
         image_opts::{self, Description},
         snapshot,
     },
-    launch::{Command, Cpu, Disk, IoMode},
+    launch::{Command, Disk, IoMode},
     records::StreamError,
     references::References,
     report::{self, Failure, Speaker, escape, escape_name},
@@ -44,10 +44,15 @@ struct Sources {
 
 impl Convert {
     /// Converts `sources` into `target`.
-    pub(super) fn convert(&self, sources: &[&OsStr], target: &OsStr, line: &Line) -> Result<(), Failure> {
-        let Line { secrets, shown, terms } = line;
+    pub(super) fn convert(
+        &self,
+        sources: &[&OsStr],
+        target: &OsStr,
+        context: &Context,
+    ) -> Result<(), Failure> {
+        let Context { secrets, shown, terms } = context;
         let profile = terms.speaker.profile;
-        let Sources { images, mut disks, mut references, allocated } = self.sources(sources, *terms)?;
+        let Sources { images, mut disks, mut references, allocated } = self.sources(sources, terms)?;
         let snapshot = snapshot::choose(&self.snapshot).cloned();
         if snapshot.as_ref().is_some_and(|_| images.len() > 1) {
             return Err(Failure::usage("No support for concatenating multiple snapshot"));
@@ -67,7 +72,8 @@ impl Convert {
         references.join(below.references);
         disks.extend(below.disks);
         let opened = self.target(target, below.image, terms.speaker, &mut targets)?;
-        let limit = self.max_output.last().map(|text| bytes("output limit", text, profile)).transpose()?;
+        let limit =
+            self.max_output.last().map(|text| common::bytes("output limit", text, profile)).transpose()?;
         if let Some(limit) = limit {
             targets.limit(limit);
         }
@@ -80,8 +86,7 @@ impl Convert {
         }
         let key = of_lists("key-secret").or_else(|| of_lists("encrypt.key-secret"));
         keys.extend(key.as_deref());
-        let cpu = if keys.is_empty() { Cpu::Baseline } else { Cpu::Crypto };
-        let secrets = secrets.for_keys(&keys)?;
+        let (secrets, cpu) = secrets.for_keys(&keys)?;
         let request = ConvertRequest {
             profile,
             sources: images,
@@ -92,8 +97,8 @@ impl Convert {
                 ErrorRecord::new(ErrorKind::Usage, format!("Invalid cache option: {}", escape(mode)))
             }),
             sparse: match self.sparse_size.last() {
-                Some(text) => sparse_size(text, profile)?,
-                None => DEFAULT_SPARSE_SIZE,
+                Some(text) => common::sparse_size(text, profile)?,
+                None => common::DEFAULT_SPARSE_SIZE,
             },
             part: None,
             align: self.preset.last().and_then(|preset| preset.alignment()),
@@ -137,20 +142,14 @@ impl Convert {
         })
     }
 
-    fn sources(&self, names: &[&OsStr], terms: Terms) -> Result<Sources, Failure> {
-        let format = self.source_format.last().map(String::as_str);
-        if self.image_opts && format.is_some() {
-            return Err(Failure::usage("--image-opts and --format are mutually exclusive"));
-        }
+    fn sources(&self, names: &[&OsStr], terms: &Terms) -> Result<Sources, Failure> {
         let how = How {
-            room: None,
-            format,
+            format: self.source_format.last().map(String::as_str),
             image_opts: self.image_opts,
             force_share: self.force_share,
             allow_references: &self.allow_references,
             extents: true,
-            deadline: terms.started + Duration::from(terms.timeout),
-            speaker: terms.speaker,
+            ..How::on(terms)
         };
         let mut all =
             Sources { images: vec![], disks: vec![], references: References::denied(), allocated: 0 };
