@@ -1,10 +1,15 @@
 //! How far a command has come, in the steps in which `qemu-img -p` tells it.
 
-use protocol::Progress;
+use protocol::{Pace, Progress};
+
+/// Percent between two times that are told with [`Pace::Fine`].
+const FINE: f32 = 0.1;
 
 /// Adds up what is done and tells it when it has changed enough. Numbers are as inexact as `qemu-img`'s: sums of single
 /// precision, so that both tell the same percentages at the same moments.
 pub struct Meter {
+    /// Bytes done.
+    done: u64,
     /// Percent done.
     current: f32,
     /// Percent told last.
@@ -14,26 +19,37 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Nothing done; changes are told when they are more than `step` percent.
-    pub fn new(step: f32) -> Self {
-        Self { current: 0.0, told: 0.0, step }
+    /// Nothing done; `qemu-img` tells of changes that are more than `step` percent.
+    pub fn new(step: f32, pace: Pace) -> Self {
+        let step = match pace {
+            Pace::QemuImg => step,
+            Pace::Fine => FINE,
+        };
+        Self { done: 0, current: 0.0, told: 0.0, step }
     }
 
-    /// `part` of `whole` was done. Answers what there is to tell.
-    pub fn add(&mut self, part: u64, whole: u64) -> Option<Progress> {
-        let percent = if whole == 0 { 0.0 } else { part as f32 / whole as f32 * 100.0 };
-        self.set(self.current + percent / 100.0 * 100.0)
+    /// `part` of `total` bytes were done. Percentages are added up. Answers what there is to tell.
+    pub fn add(&mut self, part: u64, total: u64) -> Option<Progress> {
+        self.done += part;
+        let percent = if total == 0 { 0.0 } else { part as f32 / total as f32 * 100.0 };
+        self.set(self.current + percent / 100.0 * 100.0, total)
     }
 
-    /// `percent` are done in all. Answers what there is to tell.
-    pub fn set(&mut self, percent: f32) -> Option<Progress> {
+    /// `part` of `total` bytes were done. The percentage is that of all that is done. Answers what there is to tell.
+    pub fn sum(&mut self, part: u64, total: u64) -> Option<Progress> {
+        self.done += part;
+        let percent = 100.0 * self.done as f64 / total as f64;
+        self.set(percent as f32, total)
+    }
+
+    fn set(&mut self, percent: f32, total: u64) -> Option<Progress> {
         self.current = percent.min(100.0);
         let told = self.told - self.step..=self.told + self.step;
         if told.contains(&self.current) && self.current != 0.0 && self.current != 100.0 {
             return None;
         }
         self.told = self.current;
-        Some(Progress { hundredths: hundredths(self.current) })
+        Some(Progress { hundredths: hundredths(self.current), done: self.done, total })
     }
 }
 
@@ -51,7 +67,7 @@ mod tests {
     use super::*;
 
     fn told(parts: &[u64], whole: u64, step: f32) -> alloc::vec::Vec<u16> {
-        let mut meter = Meter::new(step);
+        let mut meter = Meter::new(step, Pace::QemuImg);
         parts.iter().filter_map(|&part| meter.add(part, whole)).map(|told| told.hundredths).collect()
     }
 
@@ -61,6 +77,14 @@ mod tests {
         assert_eq!(told(&[0, 1, 2], 3, 2.0), [0, 3333, 10_000]);
         assert_eq!(told(&[0, 5], 5, 1.0), [0, 10_000]);
         assert_eq!(told(&[0, 1], 0, 1.0), [0, 0]);
+    }
+
+    #[test]
+    fn a_fine_pace_tells_bytes_more_often() {
+        let mut meter = Meter::new(2.0, Pace::Fine);
+        let told: alloc::vec::Vec<_> = [1, 1, 3, 995].map(|part| meter.sum(part, 1000)).into();
+        let progress = |hundredths, done| Some(Progress { hundredths, done, total: 1000 });
+        assert_eq!(told, [None, progress(20, 2), progress(50, 5), progress(10_000, 1000)]);
     }
 
     #[test]

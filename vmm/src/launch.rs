@@ -17,7 +17,7 @@ use crate::{
     machine::{Deadline, Exit, Fault, Layout, Machine, WorkerFailure, Workers, symbol_at},
     records::{Event, MAX_ANSWER, RecordStream, StreamError},
     references::{self, Grant, References},
-    report::reason,
+    report::{self, reason},
     sandbox::{Beneath, Sandbox, Use},
     target::Targets,
 };
@@ -259,7 +259,7 @@ pub fn run_guest(
         directories.extend(command.targets.directories());
         sandbox.restrict(&directories)?;
     }
-    command.targets.mind_signals().map_err(Error::EventLoop)?;
+    command.targets.mind_signals(report::bar::tidy()).map_err(Error::EventLoop)?;
     let io = if served.is_empty() {
         None
     } else {

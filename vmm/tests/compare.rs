@@ -331,5 +331,6 @@ fn progress_can_be_json() {
     let percents: Vec<f64> = lines.iter().map(|line| line["percent"].as_f64().unwrap()).collect();
     assert_eq!(percents, [0.0, 25.0, 50.0, 75.0, 100.0]);
     let said = bench.instar(&["compare", "--progress=xml", "a", "a"]);
-    assert_eq!(said.code, Some(1), "{said}");
+    let message = "instar: --progress expects =bar, =json or =text, not 'xml' (usage)\n";
+    assert_eq!((said.code, said.stderr.as_str()), (Some(1), message));
 }

@@ -4,7 +4,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ErrorKind, ImageSource, Progress, QemuVersion, Secret};
+use crate::{ErrorKind, ImageSource, Pace, Progress, QemuVersion, Secret};
 
 /// Which disks to compare.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct CompareRequest {
     /// Whether lengths and what is allocated must be the same, too.
     #[serde(default)]
     pub strict: bool,
+    /// How often to tell how far it is.
+    #[serde(default)]
+    pub progress: Pace,
 }
 
 /// What is told while the disks are compared.

@@ -4,7 +4,7 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BelowNew, Chance, ErrorRecord, ImageSource, Progress, QemuVersion, Reply, Secret};
+use crate::{BelowNew, Chance, ErrorRecord, ImageSource, Pace, Progress, QemuVersion, Reply, Secret};
 
 /// What to convert, into what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,9 +44,9 @@ pub struct ConvertRequest {
     /// Whether persistent bitmaps are copied, too (`--bitmaps`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bitmaps: Option<Bitmaps>,
-    /// Whether to tell how far it is.
-    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
-    pub progress: bool,
+    /// How often to tell how far it is, if at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Pace>,
 }
 
 /// A part of a disk, in bytes from its start, as far as the disk goes.

@@ -46,7 +46,7 @@ pub use map::{MapAnswer, MapError, MapKind, MapPart, MapReader, MapRequest, MapR
 pub use measure::{MeasureAnswer, MeasureRequest, MeasureSubject};
 pub use options::{OptionLine, OptionType, OptionsAnswer, OptionsRequest};
 pub use profile::QemuVersion;
-pub use progress::Progress;
+pub use progress::{Pace, Progress};
 pub use record::{Answer, ErrorKind, ErrorRecord, MAX_RECORD, Part, Record, RecordError, parse_record};
 pub use secret::{Secret, SecretContent};
 pub use source::{Backing, ImageSource, MAX_CHAIN, Need, Reply, Role, Window};

@@ -18,10 +18,7 @@ use super::{
 use crate::{
     launch::{Command, IoMode},
     records::StreamError,
-    report::{
-        self, Failure, Speaker, escape, escape_name,
-        progress::{self, Shown},
-    },
+    report::{self, Failure, Speaker, escape, escape_name, progress::Shown},
 };
 
 /// The command's name.
@@ -78,7 +75,7 @@ pub struct Compare {
     #[argh(switch, short = 'U')]
     force_share: bool,
 
-    /// tell how far it has come; --progress=json: on stderr, a JSON object a line
+    /// tell how far it has come: by a bar on a terminal, else in qemu-img's words; --progress=bar, =text or =json (on stderr, an object a line) choose
     #[argh(switch, short = 'p')]
     #[expect(dead_code, reason = "looked at while the line is read")]
     progress: bool,
@@ -147,10 +144,10 @@ impl Subcommand for Compare {
 
 /// Reads the command line behind `compare` and runs it.
 pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Failure> {
-    let mut shown = Shown::No;
-    let line = line::read::<Compare>(speaker, arguments, |item, _| {
+    let mut shown = Shown::default();
+    let line = line::read::<Compare>(speaker, arguments, |item, speaker| {
         if item.option == "progress" {
-            shown = Shown::parse(&item.value)?;
+            shown = Shown::parse(&item.value, speaker)?;
         }
         Ok(())
     })?;
@@ -158,7 +155,8 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Fa
     let [first, second] = *line.operands else {
         return Err(line.wrong_operands("Expecting two image file names"));
     };
-    let shown = if line.options.quiet { Shown::No } else { shown };
+    let shown = if line.options.quiet { Shown::default() } else { shown };
+    shown.prepare()?;
     let compared = line.options.compare([first, second], line.terms, &line.secrets, shown);
     shown.end()?;
     compared.map(ExitCode::from)
@@ -185,6 +183,8 @@ impl Compare {
             Err(failure) => (None, Some(failure)),
         };
         let outcome = self.ask(names, first, second, terms, secrets, shown);
+        // It makes room for the verdict. The line of qemu-img ends behind that.
+        report::bar::end(false);
         match (outcome, missing) {
             (Err(failure), _) | (Ok(_), Some(failure)) => Err(failed(failure)),
             (Ok(answer), None) => self.tell(&answer, names),
@@ -232,14 +232,20 @@ impl Compare {
             Box::new(image.source)
         });
         let profile = terms.speaker.profile;
-        let request =
-            CompareRequest { profile, first: Box::new(first), second, secrets, strict: self.strict };
+        let request = CompareRequest {
+            profile,
+            first: Box::new(first),
+            second,
+            secrets,
+            strict: self.strict,
+            progress: shown.pace(),
+        };
         let command = Command { disks, cpu, references, ..common::command(Op::Compare, &request)? };
         let name_of = |serial: &str| names[usize::from(serial == SECOND)];
         let finished = terms.launch_naming(command, &name_of, &mut |part, _| match part {
             Part::Compare(ComparePart::Progress(progress)) => shown.tell(progress),
             Part::Compare(ComparePart::LengthsDiffer) if self.quiet => Ok(()),
-            Part::Compare(ComparePart::LengthsDiffer) => progress::write("Warning: Image size mismatch!\n"),
+            Part::Compare(ComparePart::LengthsDiffer) => report::say("Warning: Image size mismatch!\n"),
             _ => Err(StreamError::Operation.into()),
         })?;
         let Answer::Compare(answer) = &finished.answer else { return Err(common::another_operation()) };

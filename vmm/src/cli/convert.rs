@@ -136,7 +136,7 @@ pub struct Convert {
     #[argh(switch, short = 'U')]
     force_share: bool,
 
-    /// tell how far it has come; --progress=json: on stderr, a JSON object a line
+    /// tell how far it has come: by a bar on a terminal, else in qemu-img's words; --progress=bar, =text or =json (on stderr, an object a line) choose
     #[argh(switch, short = 'p')]
     #[expect(dead_code, reason = "looked at while the line is read")]
     progress: bool,
@@ -245,10 +245,10 @@ struct Context {
 
 /// Reads the command line behind `convert` and runs it.
 pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure> {
-    let mut shown = Shown::No;
+    let mut shown = Shown::default();
     let line = line::read::<Convert>(speaker, arguments, |item, speaker| {
         match item.option {
-            "progress" => shown = Shown::parse(&item.value)?,
+            "progress" => shown = Shown::parse(&item.value, speaker)?,
             _ => check(item, speaker)?,
         }
         Ok(())
@@ -264,7 +264,8 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     if let Some(mode) = common::unknown_cache_mode(&options.source_cache) {
         return Err(Failure::usage(format!("Invalid source cache option: {}", escape(mode))));
     }
-    let context = Context { secrets, shown: if options.quiet { Shown::No } else { shown }, terms };
+    let context = Context { secrets, shown: if options.quiet { Shown::default() } else { shown }, terms };
+    context.shown.prepare()?;
     context.shown.begin()?;
     let converted = options.convert(sources, target, &context);
     if converted.is_ok() {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     launch::{self, Command, IoMode},
-    report::{self, Failure, Speaker, escape_name},
+    report::{self, Failure, Speaker, escape_name, progress},
     target::{NewImage, TargetError, Targets},
 };
 
@@ -170,6 +170,7 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     let (Some(input), Some(output)) = (operands.input, operands.output) else {
         return Err(Failure::usage("Must specify both input and output files"));
     };
+    progress::mind_requests()?;
     line.options.copy((input, output), operands.part(), line.terms, &line.secrets)
 }
 
@@ -226,7 +227,7 @@ impl Dd {
             backing: false,
             salvage: false,
             bitmaps: None,
-            progress: false,
+            progress: None,
         };
         let timeout = common::value(&self.timeout, "INSTAR_TIMEOUT", Seconds::for_moving(allocated))?;
         let terms = Terms { timeout, ..terms };

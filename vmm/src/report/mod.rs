@@ -2,6 +2,7 @@
 //!
 //! Nothing here decides anything; it turns typed values into text.
 
+pub mod bar;
 pub mod check;
 mod escape;
 mod failure;
@@ -30,13 +31,15 @@ pub fn print(text: &str) -> Result<(), Failure> {
 
 /// Writes what is known of a result to stdout while the command goes on.
 pub fn say(text: &str) -> Result<(), Error> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::Output)
+    bar::aside(|| {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::Output)
+    })
 }
 
 /// Writes to stderr. That may fail, and then there is nobody left to tell.
 pub fn complain(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let _ = bar::aside(|| io::stderr().lock().write_all(text.as_bytes()));
 }
 
 /// The system's words for an error, without the number std adds.

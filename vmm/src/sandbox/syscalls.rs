@@ -51,13 +51,14 @@ const ALLOWED: &[i64] = &[
     libc::SYS_mremap,
     libc::SYS_brk,
     libc::SYS_madvise,
-    // Threads that exist: locks, waiting, ending.
+    // Threads that exist: locks, waiting (one for signals that end the process), ending.
     libc::SYS_futex,
     libc::SYS_sched_yield,
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
     libc::SYS_nanosleep,
     libc::SYS_restart_syscall,
+    libc::SYS_rt_sigtimedwait,
     libc::SYS_getrandom,
     libc::SYS_getpid,
     libc::SYS_gettid,
@@ -88,15 +89,8 @@ const OPENING: &[i64] =
     &[libc::SYS_openat2, libc::SYS_statx, libc::SYS_fstat, libc::SYS_lseek, libc::SYS_memfd_create];
 
 /// Allowed beside [`WRITING`] when files get their names.
-const APPEARING: &[i64] = &[
-    libc::SYS_linkat,
-    libc::SYS_renameat,
-    libc::SYS_renameat2,
-    libc::SYS_unlinkat,
-    libc::SYS_newfstatat,
-    // For the thread that waits for signals which end the process.
-    libc::SYS_rt_sigtimedwait,
-];
+const APPEARING: &[i64] =
+    &[libc::SYS_linkat, libc::SYS_renameat, libc::SYS_renameat2, libc::SYS_unlinkat, libc::SYS_newfstatat];
 
 /// Installs the filter on all threads of the process.
 pub fn filter(options: SandboxOptions) -> Result<Layer, SandboxError> {

@@ -284,13 +284,13 @@ impl Targets {
         Ok(())
     }
 
-    /// Makes signals that end the process take away the names of unfinished files first. To be called in the sandbox, while
-    /// threads can still be started.
-    pub fn mind_signals(&self) -> io::Result<()> {
-        match self.new_files().any(NewFile::is_named) {
-            true => signals::remove_before_the_end(self.new_files().filter_map(NewFile::temporary).collect()),
-            false => Ok(()),
+    /// Makes signals that end the process take away the names of unfinished files first, and do what else there is `tidy`. To
+    /// be called in the sandbox, while threads can still be started.
+    pub fn mind_signals(&self, tidy: Option<fn()>) -> io::Result<()> {
+        if tidy.is_none() && !self.new_files().any(NewFile::is_named) {
+            return Ok(());
         }
+        signals::tidy_before_the_end(self.new_files().filter_map(NewFile::temporary).collect(), tidy)
     }
 
     fn overwrite(

@@ -1,4 +1,4 @@
-//! Signals that end the process, where unfinished files have names.
+//! Signals that end the process, where something is to be tidied up first.
 
 use std::{ffi::OsString, io, thread};
 
@@ -9,8 +9,8 @@ use super::new_file::Directory;
 /// What ends a command from outside and can be handled.
 const FATAL: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// Removes the files before the process ends by a signal.
-pub fn remove_before_the_end(files: Vec<(Directory, OsString)>) -> io::Result<()> {
+/// Removes the files before the process ends by a signal, and calls `tidy`.
+pub fn tidy_before_the_end(files: Vec<(Directory, OsString)>, tidy: Option<fn()>) -> io::Result<()> {
     let signals: SigSet = FATAL.into_iter().collect();
     // Those of threads started later, too.
     signals.thread_block()?;
@@ -18,6 +18,9 @@ pub fn remove_before_the_end(files: Vec<(Directory, OsString)>) -> io::Result<()
         let Ok(signal) = signals.wait() else { return };
         for (directory, name) in files {
             directory.remove(&name);
+        }
+        if let Some(tidy) = tidy {
+            tidy();
         }
         // Nothing handles it: that is the end.
         if signals.thread_unblock().is_ok() {

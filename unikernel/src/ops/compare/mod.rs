@@ -27,7 +27,7 @@ pub fn run<F: Files<Storage: StartRead>>(
     files: &mut F,
     tell: &mut dyn FnMut(ComparePart),
 ) -> Result<CompareAnswer, ErrorRecord> {
-    let CompareRequest { profile, first, second, secrets, strict } = request;
+    let CompareRequest { profile, first, second, secrets, strict, progress } = request;
     let first = source::open(first, secrets, *profile, files)?;
     let Some(second) = second else { return Ok(CompareAnswer::Identical) };
     let second = source::open(second, secrets, *profile, files)?;
@@ -39,7 +39,7 @@ pub fn run<F: Files<Storage: StartRead>>(
         profile: *profile,
         strict: *strict,
         whole,
-        meter: Meter::new(STEP),
+        meter: Meter::new(STEP, *progress),
         tell,
     };
     Ok(match comparison.run() {

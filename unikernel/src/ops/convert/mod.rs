@@ -88,15 +88,13 @@ pub fn run<F: Files<Storage: StartWrite + 'static>>(
         source.set_unit(target.unit());
     }
     // Who salvages is told of faults once more for this.
-    let whole = match request.progress || request.salvage {
+    let whole = match request.progress.is_some() || request.salvage {
         true => source.data_bytes(terms.sparse.is_none())?,
         false => 0,
     };
-    let (mut meter, mut moved) = (Meter::new(STEP), 0);
+    let mut meter = Meter::new(STEP, request.progress.unwrap_or_default());
     let mut progress = |more: u64| {
-        moved += more;
-        let percent = 100.0 * moved as f64 / whole as f64;
-        if let Some(progress) = meter.set(percent as f32).filter(|_| request.progress) {
+        if let Some(progress) = meter.sum(more, whole).filter(|_| request.progress.is_some()) {
             tell.borrow_mut()(ConvertPart::Progress(progress));
         }
     };

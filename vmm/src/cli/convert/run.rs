@@ -109,7 +109,7 @@ impl Convert {
                 true => Bitmaps::Consistent,
                 false => Bitmaps::All,
             }),
-            progress: !shown.is_nothing(),
+            progress: Some(shown.pace()),
         };
         let timeout = common::value(&self.timeout, "INSTAR_TIMEOUT", Seconds::for_moving(allocated))?;
         let terms = Terms { timeout, ..*terms };
