@@ -341,9 +341,9 @@ impl Extents {
 
     /// Index of the first range that ends after `offset`, or the number of ranges.
     fn first_ending_after(&mut self, offset: u64) -> Result<u64, StorageError> {
-        // Usually the range found last or the next one.
+        // Usually the range found last or the next one. That it is the first needs a look at the one before.
         let (mut low, mut high) = (0, self.count);
-        for guess in [self.last, self.last + 1] {
+        for guess in [self.last.saturating_sub(1), self.last, self.last + 1] {
             if guess < self.count {
                 if self.ranges.get(guess)?.1 > offset {
                     high = high.min(guess);
