@@ -10,6 +10,8 @@ cd "$(dirname "$0")/.."
 need_rust
 need_compiler
 aside=$PWD/target/qemu-system
+# Where vmm/build.rs builds it.
+embedded=$(realpath -m "${CARGO_TARGET_DIR:-target}")/embedded
 
 unpack_qemu() {
     rm -rf "$aside"
@@ -36,7 +38,7 @@ else
         -L "$aside/root/usr/share/qemu" -L "$aside/root/usr/share/seabios")
 fi
 
-cargo build --locked --package unikernel --features guest --bin unikernel --profile guest
+cargo build --locked --package unikernel --features guest --bins --profile guest --target-dir "$embedded"
 
 # A number as little-endian bytes: VALUE LENGTH.
 little_endian() {
@@ -72,7 +74,7 @@ answer() {
         done
     ) | timeout 60 "${qemu[@]}" -nodefaults -no-user-config -display none -no-reboot -m 256 \
         -M microvm,accel=tcg,acpi=off,pit=off,pic=off,rtc=off,auto-kernel-cmdline=on \
-        -kernel target/guest/unikernel -global virtio-mmio.force-legacy=false \
+        -kernel "$embedded/guest/unikernel" -global virtio-mmio.force-legacy=false \
         -device virtio-serial-device,max_ports=1 -chardev stdio,id=console,signal=off \
         -device virtconsole,chardev=console "$@" >"$directory/answer" &
     local running=$!

@@ -11,12 +11,13 @@ need_compiler
 need_shellcheck
 need_cargo_deny
 fuzz=(--manifest-path ci/fuzz/Cargo.toml)
+target=${CARGO_TARGET_DIR:-target}
 
 shellcheck --external-sources --severity=warning ci/*.sh .ci/run images/make images/baselines/{fetch,record,images}
 cargo fmt --all -- --check
 cargo fmt "${fuzz[@]}" -- --check
 cargo clippy --locked --workspace --all-targets -- -D warnings
-cargo clippy --locked --package unikernel --features guest --profile guest --bins -- -D warnings
-cargo clippy --locked "${fuzz[@]}" --target-dir "${CARGO_TARGET_DIR:-target}" -- -D warnings
+cargo clippy --locked --package unikernel --features guest --profile guest --bins --target-dir "$target/embedded" -- -D warnings
+cargo clippy --locked "${fuzz[@]}" --target-dir "$target" -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --quiet
 cargo deny --locked check licenses bans sources

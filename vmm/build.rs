@@ -1,6 +1,6 @@
 //! Builds the guest ELFs for the host's own triple and tells the crate where they are, to embed them.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{env, fs, path::PathBuf, process::Command};
 
 /// What the guests are made of, relative to this crate.
 const SOURCES: [&str; 7] = [
@@ -13,12 +13,24 @@ const SOURCES: [&str; 7] = [
     "../calc/src",
 ];
 
+/// The variables that tell the crate where the guests are, and the binaries that they are.
+const EMBEDDED: [(&str, &str); 2] = [("INSTAR_UNIKERNEL", "unikernel"), ("INSTAR_ROGUE", "rogue")];
+
 fn main() {
     for source in SOURCES {
         println!("cargo:rerun-if-changed={source}");
     }
+    // A fuzzer launches no machine.
+    if env::var_os("CARGO_CFG_FUZZING").is_some() {
+        for variable in EMBEDDED.map(|(variable, _)| variable) {
+            println!("cargo:rustc-env={variable}=/dev/null");
+        }
+        return;
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));
-    let target_directory = out.join("guest");
+    // One build for all profiles of the host: beside them in the target directory, which cargo marks as one.
+    let root = out.ancestors().find(|directory| directory.join("CACHEDIR.TAG").exists()).unwrap_or(&out);
+    let target_directory = root.join("embedded");
     let mut cargo = Command::new(env::var_os("CARGO").expect("set by cargo"));
     cargo
         .current_dir("..")
@@ -45,7 +57,9 @@ fn main() {
     }
     let status = cargo.status().expect("cargo runs");
     assert!(status.success(), "the unikernel does not build");
-    for (variable, binary) in [("INSTAR_UNIKERNEL", "unikernel"), ("INSTAR_ROGUE", "rogue")] {
-        println!("cargo:rustc-env={variable}={}", target_directory.join("guest").join(binary).display());
+    for (variable, binary) in EMBEDDED {
+        let elf = out.join(binary);
+        fs::copy(target_directory.join("guest").join(binary), &elf).expect("the ELF is where it was built");
+        println!("cargo:rustc-env={variable}={}", elf.display());
     }
 }

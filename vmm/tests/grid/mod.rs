@@ -52,11 +52,18 @@ impl Question {
         ["measure", "--output", output].into_iter().chain(self.arguments.iter().map(String::as_str)).collect()
     }
 
-    /// Asks a program, for human text and for JSON; a slow question for human text alone.
-    pub fn ask(&self, program: impl Fn(&[&str]) -> Said) -> Answer {
+    /// Asks a program for human text, and for JSON if that is wanted; a slow question for human text alone.
+    pub fn ask(&self, json: bool, program: impl Fn(&[&str]) -> Said) -> Answer {
         let human = program(&self.command("human"));
-        let json = (!self.slow).then(|| program(&self.command("json")));
+        let json = (json && !self.slow).then(|| program(&self.command("json")));
         Answer { human, json }
+    }
+
+    /// Whether it is this release's turn to be asked for JSON, too. The releases take turns: the shape of an answer has little to
+    /// do with what is in it, so each question is asked for JSON once.
+    pub fn is_turn_of(&self, version: &str) -> bool {
+        let (first, letters) = (age(self.since), self.name().bytes().map(usize::from).sum::<usize>());
+        age(version) == first + letters % (VERSIONS.len() - first)
     }
 }
 
@@ -123,11 +130,13 @@ impl Sizes {
     }
 }
 
+/// The place of a release in [`VERSIONS`].
+fn age(name: &str) -> usize {
+    VERSIONS.iter().position(|version| *version == name).expect("a version that is followed")
+}
+
 /// What a release is asked, in a fixed order, no question twice.
 pub fn questions(version: &str) -> Vec<Question> {
-    let age = |name: &str| {
-        VERSIONS.iter().position(|version| *version == name).expect("a version that is followed")
-    };
     let mut questions = [sizes::questions(), files::questions()].concat();
     questions.retain(|question| age(question.since) <= age(version));
     questions

@@ -24,7 +24,7 @@ fn main() {
     sources::make(bench.directory());
     let questions = questions(version);
     let answers = differences(&questions, |question| {
-        let answer = question.ask(|arguments| bench.reference(arguments)).encode();
+        let answer = question.ask(true, |arguments| bench.reference(arguments)).encode();
         Some(answer.unwrap_or_else(|answer| panic!("{version}: {}\n{answer}", question.name())))
     });
     let answers: Vec<_> = questions.into_iter().zip(answers).collect();
