@@ -258,7 +258,7 @@ mod tests {
     fn blocks_are_as_long_as_the_system_says_or_divide_a_device() {
         let (_, file) = file(b"");
         let known = block_of(&file);
-        assert!(known.is_none_or(|block| block.is_power_of_two()));
+        assert!(known.is_none_or(u64::is_power_of_two));
         assert_eq!(Direct::new(&file, None).block, known.unwrap_or(4096));
         let elsewhere = File::open("/proc/version").unwrap();
         assert_eq!(block_of(&elsewhere), None);
