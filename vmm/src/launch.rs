@@ -279,7 +279,15 @@ pub fn run_guest(
         Answers { port: &port, records, references: &mut references, targets: &mut targets, files, consumer };
     workers.release();
     let helpers = Helpers { io: io.as_ref(), workers: &workers, deadline: &deadline };
-    let answer = converse(guest, &mut machine, &mut bus, &helpers, &mut answers)?;
+    let answer = match converse(guest, &mut machine, &mut bus, &helpers, &mut answers) {
+        Ok(answer) => answer,
+        Err(error) => {
+            // Nobody writes any more to files that are given up next.
+            targets.stop();
+            drop(io);
+            return Err(error);
+        }
+    };
     Ok(Finished { answer, references, targets, _parts: (deadline, workers, io, bus, machine) })
 }
 

@@ -21,6 +21,10 @@ const IN: u32 = 0;
 const OUT: u32 = 1;
 const FLUSH: u32 = 4;
 const GET_ID: u32 = 8;
+const WRITE_ZEROES: u32 = 13;
+
+/// The flag of a range of zeros by which its space may be given up.
+const UNMAP: u32 = 1;
 
 const OK: u8 = 0;
 const IOERR: u8 = 1;
@@ -81,13 +85,20 @@ impl Driver {
     fn request(&mut self, kind: u32, sector: u64, length: u32) -> Result<u8, DeviceError> {
         self.memory.write_obj([kind, 0, sector as u32, (sector >> 32) as u32], GuestAddress(HEADER)).unwrap();
         self.memory.write_obj(UNTOUCHED, GuestAddress(STATUS)).unwrap();
-        let direction = if kind == OUT { 0 } else { WRITE };
+        let direction = if matches!(kind, OUT | WRITE_ZEROES) { 0 } else { WRITE };
         let chain = match length {
             0 => vec![(HEADER, 16, NEXT, 1), (STATUS, 1, WRITE, 0)],
             _ => vec![(HEADER, 16, NEXT, 1), (DATA, length, direction | NEXT, 2), (STATUS, 1, WRITE, 0)],
         };
         self.submit(&chain)?;
         Ok(self.memory.read_obj(GuestAddress(STATUS)).unwrap())
+    }
+
+    /// A request for zeros: `count` sectors from `sector` on.
+    fn zeros(&mut self, sector: u64, count: u32, flags: u32) -> Result<u8, DeviceError> {
+        let range = [sector as u32, (sector >> 32) as u32, count, flags];
+        self.memory.write_obj(range, GuestAddress(DATA)).unwrap();
+        self.request(WRITE_ZEROES, 0, 16)
     }
 
     fn data(&self, length: usize) -> Vec<u8> {
@@ -198,6 +209,52 @@ fn a_disk_with_room_grows_as_far_as_that_and_is_cut_to_length() {
     let other = DiskFile::read_only(kept.try_clone().unwrap(), 1537);
     assert!(other.set_length(0).is_err());
     assert_eq!(content(&kept).len(), 1537);
+}
+
+#[test]
+fn sectors_become_zeros_inside_the_disk() {
+    for flags in [0, UNMAP] {
+        let (mut driver, file) = disk(&[7; 4096], true);
+        assert_eq!(driver.zeros(2, 3, flags).unwrap(), OK);
+        assert_eq!(driver.zeros(6, 0, flags).unwrap(), OK);
+        assert_eq!(content(&file), [[7_u8; 1024].as_slice(), &[0; 1536], &[7; 1536]].concat());
+        for (sector, count) in [(8, 1), (0, 9), (u64::MAX, 1), (u64::MAX / 512 + 1, 1), (0, u32::MAX)] {
+            assert_eq!(driver.zeros(sector, count, flags).unwrap(), IOERR, "{sector} {count}");
+        }
+        // One range, and the whole of it.
+        for length in [0, 15, 17, 32] {
+            assert_eq!(driver.request(WRITE_ZEROES, 0, length).unwrap(), IOERR, "{length}");
+        }
+        assert_eq!(content(&file)[2560..], [7; 1536]);
+    }
+}
+
+#[test]
+fn a_disk_with_room_grows_by_zeros_and_one_without_says_how_many_it_takes() {
+    let kept = file(&[7; 1000]);
+    let disk = DiskFile::writable(kept.try_clone().unwrap(), 1000, 1 << 31);
+    let mut driver = Driver::new(Block::new(Arc::new(disk), "source"));
+    let mut limits = [0; 12];
+    driver.transport.read(0x100 + 48, &mut limits).unwrap();
+    let most = u32::from_le_bytes(limits[..4].try_into().unwrap());
+    assert_eq!(limits[4..], [1, 0, 0, 0, 1, 0, 0, 0]);
+    assert_eq!(driver.zeros(0, most + 1, UNMAP).unwrap(), IOERR);
+    assert_eq!(driver.zeros(1, most, UNMAP).unwrap(), OK);
+    assert_eq!(kept.metadata().unwrap().len(), (u64::from(most) + 1) * 512);
+    kept.set_len(2048).unwrap();
+    assert_eq!(content(&kept), [[7_u8; 512].as_slice(), &[0; 1536]].concat());
+}
+
+#[test]
+fn a_read_only_disk_gets_no_zeros() {
+    let (mut driver, file) = disk(&[7; 4096], false);
+    assert_eq!(driver.zeros(0, 1, 0).unwrap(), IOERR);
+    assert_eq!(content(&file), [7; 4096]);
+    // What is to become zeros is for the device to read.
+    let (mut driver, _) = disk(&[7; 4096], true);
+    driver.memory.write_obj([WRITE_ZEROES, 0, 0, 0], GuestAddress(HEADER)).unwrap();
+    let chain = [(HEADER, 16, NEXT, 1), (DATA, 16, WRITE | NEXT, 2), (STATUS, 1, WRITE, 0)];
+    assert!(matches!(driver.submit(&chain), Err(DeviceError::Chain(_))));
 }
 
 #[test]

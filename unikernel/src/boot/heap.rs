@@ -18,6 +18,11 @@ use super::workers::is_first;
 /// The heap grows to multiples of this many bytes: a huge page.
 const STEP: usize = 2 << 20;
 
+/// What memory of this many bytes or more is used for is read and written by disks, which want it to begin where a page does: the
+/// host copies it once less where it goes around the page cache.
+const LARGE: usize = 64 << 10;
+const PAGE: usize = 4096;
+
 struct Heap(TalcCell<Growing>);
 
 // SAFETY: only the first processor gets to the cell: `cell` sees to that.
@@ -92,6 +97,14 @@ fn step_above(address: usize) -> usize {
     address.checked_next_multiple_of(STEP).unwrap_or(usize::MAX)
 }
 
+/// How memory is taken that is asked for like that.
+fn aligned(layout: Layout) -> Layout {
+    match layout.size() {
+        LARGE.. => layout.align_to(PAGE).unwrap_or(layout),
+        _ => layout,
+    }
+}
+
 /// Remembers a failed allocation.
 fn checked(memory: *mut u8) -> *mut u8 {
     if memory.is_null() {
@@ -104,16 +117,16 @@ fn checked(memory: *mut u8) -> *mut u8 {
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as promised by the caller.
-        checked(unsafe { self.cell().alloc(layout) })
+        checked(unsafe { self.cell().alloc(aligned(layout)) })
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         // SAFETY: as promised by the caller.
-        unsafe { self.cell().dealloc(memory, layout) }
+        unsafe { self.cell().dealloc(memory, aligned(layout)) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: as promised by the caller.
-        checked(unsafe { self.cell().realloc(memory, layout, new_size) })
+        checked(unsafe { self.cell().realloc(memory, aligned(layout), new_size) })
     }
 }

@@ -18,6 +18,7 @@ use super::{
     output::Output,
 };
 use crate::{
+    devices::Cache,
     error::Error,
     launch::{Command, IoMode},
     records::StreamError,
@@ -61,7 +62,7 @@ pub struct Check {
     #[expect(dead_code, reason = "looked at while the line is read")]
     repair: Vec<String>,
 
-    /// taken and not needed: off, none, writeback, writethrough, directsync or unsafe
+    /// how FILE is cached: none (not at all), writeback, writethrough, directsync or unsafe (nobody waits for the disk)
     #[argh(option, short = 'T', arg_name = "CACHE")]
     cache: Vec<String>,
 
@@ -133,10 +134,8 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<ExitCode, Fa
     })?;
     let Some(line) = line else { return Ok(ExitCode::SUCCESS) };
     let name = line.only_name()?;
-    if let Some(mode) = common::unknown_cache_mode(&line.options.cache) {
-        return Err(Failure::usage(format!("Invalid source cache option: {}", escape(mode))));
-    }
-    line.options.check(name, repair, line.terms)
+    let cache = common::cache(&line.options.cache, "source cache").map_err(Failure::usage)?;
+    line.options.check(name, (repair, cache), line.terms)
 }
 
 /// What `--repair` says.
@@ -158,7 +157,12 @@ fn repair_mode(text: &str, profile: QemuVersion) -> Result<RepairMode, Failure> 
 
 impl Check {
     /// Opens the image, has the guest check it and prints what was found.
-    fn check(&self, name: &OsStr, repair: RepairMode, terms: Terms) -> Result<ExitCode, Failure> {
+    fn check(
+        &self,
+        name: &OsStr,
+        (repair, cache): (RepairMode, Cache),
+        terms: Terms,
+    ) -> Result<ExitCode, Failure> {
         let speaker = terms.speaker;
         let how = How {
             room: (repair != RepairMode::None).then_some(room),
@@ -166,6 +170,7 @@ impl Check {
             image_opts: self.image_opts,
             force_share: self.force_share,
             allow_references: &self.allow_references,
+            cache,
             ..How::on(&terms)
         };
         let Image { source, disks, references, .. } = Image::open(name, how)?;

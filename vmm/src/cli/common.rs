@@ -14,30 +14,27 @@ use serde::Serialize;
 
 use super::image::Image;
 use crate::{
+    devices::Cache,
     error::Error,
     launch::{self, Command, Consumer, Disk, Finished, Limits},
     machine::{MAX_MEMORY, MIN_MEMORY},
     records::{MAX_ANSWER, StreamError},
     references::Directory,
-    report::{Failure, Speaker, escape_name, reason},
+    report::{Failure, Speaker, escape, escape_name, reason},
     sandbox::{Layer, Sandbox, SandboxOptions},
 };
 
 /// For how long a command may run when nobody says.
 pub const DEFAULT_TIMEOUT: Seconds = Seconds(60);
 
-/// The longest time a command may be given: a day.
-const MAX_TIMEOUT: u64 = 24 * 60 * 60;
-
 /// How much memory the guest has when nobody says.
 pub const DEFAULT_MEMORY: Memory = Memory(64 << 20);
 
-/// The cache modes of `qemu-img`.
-const CACHE_MODES: [&str; 6] = ["off", "none", "writeback", "writethrough", "directsync", "unsafe"];
-
-/// The cache mode that counts of those given, if there is no such mode.
-pub fn unknown_cache_mode(given: &[String]) -> Option<&str> {
-    given.last().map(String::as_str).filter(|mode| !CACHE_MODES.contains(mode))
+/// The cache mode that counts of those given for the option `what`, or why there is no such mode.
+pub fn cache(given: &[String], what: &str) -> Result<Cache, String> {
+    given.last().map_or(Ok(Cache::default()), |mode| {
+        Cache::of_mode(mode).ok_or_else(|| format!("Invalid {what} option: {}", escape(mode)))
+    })
 }
 
 /// What an `-o` list sets `name` to.
@@ -79,11 +76,14 @@ const TEXT: u64 = 16;
 pub struct Seconds(u64);
 
 impl Seconds {
+    /// The longest time a command may be given: a day.
+    pub const MAX: Self = Self(24 * 60 * 60);
+
     /// For how long a command may run that moves all the data of files which take `bytes` of disk space: at 4 MiB a second
     /// even slow disks and slow compression are through.
     pub fn for_moving(bytes: u64) -> Self {
         const RATE: u64 = 4 << 20;
-        Self((DEFAULT_TIMEOUT.0 + bytes / RATE).min(MAX_TIMEOUT))
+        Self((DEFAULT_TIMEOUT.0 + bytes / RATE).min(Self::MAX.0))
     }
 }
 
@@ -98,8 +98,8 @@ impl FromStr for Seconds {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.parse() {
-            Ok(seconds) if (1..=MAX_TIMEOUT).contains(&seconds) => Ok(Self(seconds)),
-            _ => Err(format!("expected whole seconds from 1 to {MAX_TIMEOUT}")),
+            Ok(seconds) if (1..=Self::MAX.0).contains(&seconds) => Ok(Self(seconds)),
+            _ => Err(format!("expected whole seconds from 1 to {}", Self::MAX.0)),
         }
     }
 }
@@ -260,6 +260,7 @@ fn launch(
         writable: command.disks.iter().any(Disk::is_writable),
         appearing: command.targets.has_new(),
         creating: command.targets.has_parts(),
+        direct: command.references.cache().direct || command.targets.cache().direct,
     };
     let sandbox = Sandbox::new(options);
     let finished = launch::run(command, limits, Some(&sandbox), consumer);

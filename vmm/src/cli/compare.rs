@@ -16,6 +16,7 @@ use super::{
     secret,
 };
 use crate::{
+    devices::Cache,
     launch::{Command, IoMode},
     records::StreamError,
     report::{self, Failure, Speaker, escape, escape_name, progress::Shown},
@@ -67,7 +68,7 @@ pub struct Compare {
     #[argh(switch, short = 's')]
     strict: bool,
 
-    /// taken and not needed: off, none, writeback, writethrough, directsync or unsafe
+    /// how the images are cached: none (not at all), writeback, writethrough, directsync or unsafe
     #[argh(option, short = 'T', arg_name = "CACHE")]
     cache: Vec<String>,
 
@@ -171,13 +172,10 @@ impl Compare {
         secrets: &secret::Secrets,
         shown: Shown,
     ) -> Result<u8, Failure> {
-        if let Some(mode) = common::unknown_cache_mode(&self.cache) {
-            let message = format!("Invalid source cache option: {}", escape(mode));
-            return Err(Failure::usage(message).exits_with(FAILED));
-        }
         let failed = |failure: Failure| failure.exits_with(FAILED);
-        let first = self.open(SOURCE, names[0], &self.a_format, terms).map_err(failed)?;
-        let second = self.open(SECOND, names[1], &self.b_format, terms);
+        let cache = common::cache(&self.cache, "source cache").map_err(Failure::usage).map_err(failed)?;
+        let first = self.open(SOURCE, names[0], (&self.a_format, cache), terms).map_err(failed)?;
+        let second = self.open(SECOND, names[1], (&self.b_format, cache), terms);
         let (second, missing) = match second {
             Ok(second) => (Some(second), None),
             Err(failure) => (None, Some(failure)),
@@ -191,13 +189,20 @@ impl Compare {
         }
     }
 
-    fn open(&self, serial: &str, name: &OsStr, format: &[String], terms: Terms) -> Result<Image, Failure> {
+    fn open(
+        &self,
+        serial: &str,
+        name: &OsStr,
+        (format, cache): (&[String], Cache),
+        terms: Terms,
+    ) -> Result<Image, Failure> {
         let how = How {
             format: format.last().map(String::as_str),
             image_opts: self.image_opts,
             force_share: self.force_share,
             allow_references: &self.allow_references,
             extents: true,
+            cache,
             ..How::on(&terms)
         };
         Image::open_as(serial, name, how)

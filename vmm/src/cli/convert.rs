@@ -21,13 +21,16 @@ use super::{
     secret::Secrets,
     snapshot,
 };
-use crate::report::{Failure, Speaker, escape, progress::Shown};
+use crate::{
+    devices::Cache,
+    report::{Failure, Speaker, escape, progress::Shown},
+};
 
 /// The command's name.
 pub const NAME: &str = "convert";
 
 /// Most coroutines of `-m`.
-const MAX_COROUTINES: u64 = 16;
+const MAX_COROUTINES: usize = 16;
 
 /// Make an image OUTPUT that holds what FILE holds, or several FILEs one behind the other.
 #[derive(FromArgs, ArgsInfo)]
@@ -105,17 +108,16 @@ pub struct Convert {
     #[argh(switch)]
     salvage: bool,
 
-    /// checked and not needed: off, none, writeback, writethrough, directsync or unsafe
+    /// how FILE is cached: none (not at all), writeback, writethrough, directsync or unsafe
     #[argh(option, short = 'T', arg_name = "CACHE")]
     source_cache: Vec<String>,
 
-    /// checked and not needed, as OUTPUT is flushed at the end
+    /// how OUTPUT is cached: none (not at all), writeback, writethrough (each write is on the disk), directsync (both) or unsafe (nobody waits for the disk)
     #[argh(option, short = 't', arg_name = "CACHE")]
     target_cache: Vec<String>,
 
-    /// checked and not needed: 1 to 16
+    /// most clusters that are compressed at once, 1 to 16; with 1, FILE is not read while OUTPUT is written (default: 16)
     #[argh(option, short = 'm', arg_name = "NUMBER")]
-    #[expect(dead_code, reason = "looked at while the line is read")]
     parallel: Vec<String>,
 
     /// taken and not needed
@@ -127,9 +129,8 @@ pub struct Convert {
     #[argh(switch, short = 'C')]
     copy_range_offloading: bool,
 
-    /// checked and without effect
+    /// most bytes that are written to OUTPUT in a second (default: no limit)
     #[argh(option, short = 'r', arg_name = "RATE")]
-    #[expect(dead_code, reason = "looked at while the line is read")]
     rate_limit: Vec<String>,
 
     /// read the FILEs even while another process writes to them
@@ -239,6 +240,7 @@ impl Subcommand for Convert {
 /// What was found out while the line was read.
 struct Context {
     secrets: Secrets,
+    cache: Cache,
     shown: Shown,
     terms: Terms,
 }
@@ -261,10 +263,9 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     let Some((target, sources)) = operands.split_last().filter(|(_, sources)| !sources.is_empty()) else {
         return Err(Failure::usage("Must specify image file name"));
     };
-    if let Some(mode) = common::unknown_cache_mode(&options.source_cache) {
-        return Err(Failure::usage(format!("Invalid source cache option: {}", escape(mode))));
-    }
-    let context = Context { secrets, shown: if options.quiet { Shown::default() } else { shown }, terms };
+    let cache = common::cache(&options.source_cache, "source cache").map_err(Failure::usage)?;
+    let shown = if options.quiet { Shown::default() } else { shown };
+    let context = Context { secrets, cache, shown, terms };
     context.shown.prepare()?;
     context.shown.begin()?;
     let converted = options.convert(sources, target, &context);
@@ -284,18 +285,19 @@ fn check(item: &Item, speaker: Speaker) -> Result<(), Failure> {
         }
         "snapshot" => snapshot::check(&item.value, speaker),
         "sparse-size" => common::sparse_size(&item.value, profile).map(drop),
-        "parallel" => parallel(&item.value, profile),
+        "parallel" => coroutines(&item.value, profile).map(drop),
         "rate-limit" => common::bytes("rate limit", &item.value, profile).map(drop),
         "max-output" => common::bytes("output limit", &item.value, profile).map(drop),
         _ => Ok(()),
     }
 }
 
-/// Checks the number of `-m`, which nothing depends on.
-fn parallel(text: &str, profile: QemuVersion) -> Result<(), Failure> {
+/// The number of `-m`.
+fn coroutines(text: &str, profile: QemuVersion) -> Result<usize, Failure> {
     let number = size::parse_signed(text, profile);
-    if number.is_ok_and(|number| u64::try_from(number).is_ok_and(|n| (1..=MAX_COROUTINES).contains(&n))) {
-        return Ok(());
+    let valid = number.ok().and_then(|number| usize::try_from(number).ok());
+    if let Some(number) = valid.filter(|number| (1..=MAX_COROUTINES).contains(number)) {
+        return Ok(number);
     }
     let what = "Invalid number of coroutines";
     Err(Failure::usage(match (number, profile) {
@@ -355,10 +357,10 @@ mod tests {
     fn the_number_of_coroutines_is_checked_in_each_releases_words() {
         let words = |text, profile| {
             let speaker = Speaker { as_qemu_img: true, profile };
-            parallel(text, profile).map_err(|failure| failure.render(speaker))
+            coroutines(text, profile).map_err(|failure| failure.render(speaker))
         };
-        for text in ["1", "16", "0x2", "02", " 3"] {
-            assert_eq!(words(text, QemuVersion::V11_1), Ok(()), "{text}");
+        for (text, number) in [("1", 1), ("16", 16), ("0x2", 2), ("02", 2), (" 3", 3)] {
+            assert_eq!(words(text, QemuVersion::V11_1), Ok(number), "{text}");
         }
         for text in ["0", "17", "-1", "99999999999999999999"] {
             let message = words(text, QemuVersion::V10_0).unwrap_err();

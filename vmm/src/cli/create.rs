@@ -19,6 +19,7 @@ use super::{
     option_help, secret,
 };
 use crate::{
+    devices::Cache,
     error::Error,
     launch::{Command, Disk, IoMode},
     machine,
@@ -197,6 +198,7 @@ impl Create {
             name: backing.as_deref().filter(|_| !self.backing_unsafe),
             format: format.as_deref(),
             allow_references: &self.allow_references,
+            cache: Cache::default(),
             serial: image::SOURCE,
         };
         let Below { image: backing, mut disks, references, bytes } = Below::open(name, asked, &terms)?;
@@ -266,6 +268,8 @@ pub struct Asked<'a> {
     pub format: Option<&'a str>,
     /// `--allow-references`
     pub allow_references: &'a [String],
+    /// How it is cached.
+    pub cache: Cache,
     /// Serial of the disk that it becomes.
     pub serial: &'a str,
 }
@@ -291,7 +295,8 @@ impl Below {
             return none(BelowNew::Unopened);
         };
         let backing = references::beside(name, OsStr::new(backing));
-        let how = How { format: asked.format, allow_references: asked.allow_references, ..How::on(terms) };
+        let Asked { format, allow_references, cache, .. } = asked;
+        let how = How { format, allow_references, cache, ..How::on(terms) };
         match Image::open_as(asked.serial, &backing, how) {
             Ok(Image { source, disks, references, .. }) => {
                 let bytes = source.file.allocated;
@@ -325,6 +330,7 @@ fn existing(name: &str, speaker: Speaker, targets: &mut Targets) -> Reply {
         serial: DATA,
         write: true,
         lock: Some(source::Format::Raw),
+        cache: Cache::default(),
         extents: false,
         deadline: Instant::now(),
     };

@@ -3,6 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     os::unix::fs::FileTypeExt,
+    sync::Arc,
     time::Instant,
 };
 
@@ -13,6 +14,7 @@ use super::{
     image_opts::{self, Below, Description},
 };
 use crate::{
+    devices::{Cache, DiskFile},
     launch::Disk,
     references::{Opening, References},
     report::{Failure, Speaker, escape_name, reason},
@@ -35,6 +37,8 @@ pub struct How<'a> {
     pub force_share: bool,
     /// `--allow-references`
     pub allow_references: &'a [String],
+    /// How its files are cached.
+    pub cache: Cache,
     /// Whether it matters where files have holes.
     pub extents: bool,
     /// When to give up.
@@ -52,6 +56,7 @@ impl How<'_> {
             image_opts: false,
             force_share: false,
             allow_references: &[],
+            cache: Cache::default(),
             extents: false,
             deadline: terms.deadline(),
             speaker: terms.speaker,
@@ -111,7 +116,8 @@ impl Image {
     pub fn open_as(serial: &str, name: &OsStr, how: How<'_>) -> Result<Self, Failure> {
         how.check(name)?;
         let directories = common::reference_directories(how.allow_references)?;
-        let opening = Opening { lock: !how.force_share, extents: how.extents, deadline: how.deadline };
+        let How { cache, extents, deadline, .. } = how;
+        let opening = Opening { lock: !how.force_share, cache, extents, deadline };
         let references = References::beneath(directories, opening);
         let mut files = Files { serial, name, how, disks: Vec::new(), opened: Vec::new(), references };
         let described = description(name, how).map_err(|why| files.failure(ErrorKind::Usage, &why))?;
@@ -193,9 +199,10 @@ impl Files<'_> {
             Some("raw") => Some(source::Format::Raw),
             _ => Some(source::Format::Structured),
         };
-        let How { extents, deadline, .. } = self.how;
+        let How { cache, extents, deadline, .. } = self.how;
         let room = self.how.room.filter(|_| self.disks.is_empty());
-        let options = SourceOptions { serial: &serial, write: room.is_some(), lock, extents, deadline };
+        let options =
+            SourceOptions { serial: &serial, write: room.is_some(), lock, cache, extents, deadline };
         let Source { file, facts, extents } =
             source::open(path, options).map_err(|error| self.refused(&error))?;
         self.references
@@ -204,10 +211,11 @@ impl Files<'_> {
         let is_device = file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
         let size = (facts.length, facts.allocated);
         self.opened.push(Opened { serial: serial.clone(), path: path.to_owned(), size, is_device });
-        self.disks.push(match room {
-            Some(room) => Disk::writable(serial, file, facts.length, room(facts.length)),
-            None => Disk::read_only(serial, file, facts.length),
-        });
+        let file = match room {
+            Some(room) => DiskFile::writable(file, facts.length, room(facts.length)),
+            None => DiskFile::read_only(file, facts.length),
+        };
+        self.disks.push(Disk::new(serial, Arc::new(file.cached(cache))));
         if let (Some(file), ExtentMap::Disk { disk, count }) = (extents, &facts.extents) {
             let length = count * source::RANGE;
             self.disks.push(Disk::read_only(disk, file, length));

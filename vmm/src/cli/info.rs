@@ -18,10 +18,11 @@ use super::{
     output::Output,
 };
 use crate::{
+    devices::Cache,
     launch::{Command, Finished},
     records::StreamError,
     report::{
-        self, Failure, Speaker, escape,
+        self, Failure, Speaker,
         info::{File, Shape},
     },
 };
@@ -57,7 +58,7 @@ pub struct Info {
     #[argh(switch, short = 'b')]
     backing_chain: bool,
 
-    /// taken and not needed: off, none, writeback, writethrough, directsync or unsafe; for profiles from 11.1
+    /// how FILE is cached: none (not at all), writeback, writethrough, directsync or unsafe; for profiles from 11.1
     #[argh(option, short = 't', arg_name = "CACHE")]
     cache: Vec<String>,
 
@@ -129,21 +130,20 @@ pub fn run(speaker: &mut Speaker, arguments: &[OsString]) -> Result<(), Failure>
     })?;
     let Some(line) = line else { return Ok(()) };
     let name = line.only_name()?;
-    if let Some(mode) = common::unknown_cache_mode(&line.options.cache) {
-        return Err(Failure::usage(format!("Invalid cache option: {}", escape(mode))));
-    }
-    line.options.show(name, line.terms)
+    let cache = common::cache(&line.options.cache, "cache").map_err(Failure::usage)?;
+    line.options.show(name, cache, line.terms)
 }
 
 impl Info {
     /// Opens the image, asks the guest about it and prints the answer.
-    fn show(&self, name: &OsStr, terms: Terms) -> Result<(), Failure> {
+    fn show(&self, name: &OsStr, cache: Cache, terms: Terms) -> Result<(), Failure> {
         let speaker = terms.speaker;
         let how = How {
             format: self.format.last().map(String::as_str),
             image_opts: self.image_opts,
             force_share: self.force_share,
             allow_references: &self.allow_references,
+            cache,
             ..How::on(&terms)
         };
         let Image { source, disks, references, files, name: shown } = Image::open(name, how)?;

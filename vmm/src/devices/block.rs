@@ -1,7 +1,7 @@
 //! virtio-blk over a file: IN, OUT, FLUSH, GET_ID (virtio 1.2, section 5.2). A request is checked whole before any
-//! I/O; bytes go straight between the page cache and guest memory.
+//! I/O; bytes go straight between the file and guest memory.
 
-use std::{io, os::fd::AsRawFd, sync::Arc};
+use std::{io, sync::Arc};
 
 use virtio_bindings::bindings::{
     virtio_blk::{
@@ -17,6 +17,7 @@ use vm_memory::{Bytes, GuestMemoryMmap, VolatileSlice};
 use super::{
     DeviceError, DiskFile, VirtioDevice,
     chain::{self, Chain},
+    transfer,
 };
 
 /// Device type of a block device.
@@ -95,7 +96,7 @@ impl Block {
                 self.place(request).and_then(|offset| self.write(offset, request)).map(|()| 0)
             }
             VIRTIO_BLK_T_WRITE_ZEROES if self.file.is_writable() => self.write_zeros(request).map(|()| 0),
-            VIRTIO_BLK_T_FLUSH if self.file.is_writable() => self.file.file().sync_data().map(|()| 0),
+            VIRTIO_BLK_T_FLUSH if self.file.is_writable() => self.file.flush().map(|()| 0),
             VIRTIO_BLK_T_OUT | VIRTIO_BLK_T_WRITE_ZEROES => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             VIRTIO_BLK_T_GET_ID => self.identify(request),
             _ => return (VIRTIO_BLK_S_UNSUPP, 0),
@@ -144,12 +145,9 @@ impl Block {
 
     fn read(&self, offset: u64, request: &Request) -> io::Result<u64> {
         let stored = self.file.length().saturating_sub(offset).min(request.length);
-        let (head, tail) = split(&request.data, stored)?;
-        let file = self.file.file().as_raw_fd();
-        transfer(&head, offset, |vectors, offset| {
-            // SAFETY: the vectors are guest memory, mapped for as long as the request lives.
-            unsafe { libc::preadv64(file, vectors.as_ptr(), vectors.len() as i32, offset) }
-        })?;
+        let stored = usize::try_from(stored).map_err(io::Error::other)?;
+        let (head, tail) = transfer::split(&request.data, stored)?;
+        self.file.read(&head, offset)?;
         for slice in tail {
             slice.write_slice(&vec![0; slice.len()], 0).map_err(io::Error::other)?;
         }
@@ -158,11 +156,7 @@ impl Block {
 
     fn write(&self, offset: u64, request: &Request) -> io::Result<()> {
         self.file.before_write(offset, request.length)?;
-        let file = self.file.file().as_raw_fd();
-        transfer(&request.data, offset, |vectors, offset| {
-            // SAFETY: as for `read`.
-            unsafe { libc::pwritev64(file, vectors.as_ptr(), vectors.len() as i32, offset) }
-        })?;
+        self.file.write(&request.data, offset)?;
         self.file.written_to(offset + request.length);
         Ok(())
     }
@@ -248,60 +242,4 @@ impl VirtioDevice for Block {
             }
         }
     }
-}
-
-/// Cuts `slices` at `at` bytes.
-fn split<'m>(
-    slices: &[VolatileSlice<'m>],
-    at: u64,
-) -> io::Result<(Vec<VolatileSlice<'m>>, Vec<VolatileSlice<'m>>)> {
-    let (mut head, mut tail) = (vec![], vec![]);
-    let mut left = usize::try_from(at).map_err(io::Error::other)?;
-    for slice in slices {
-        let count = left.min(slice.len());
-        let (before, after) = slice.split_at(count).map_err(io::Error::other)?;
-        left -= count;
-        if !before.is_empty() {
-            head.push(before);
-        }
-        if !after.is_empty() {
-            tail.push(after);
-        }
-    }
-    Ok((head, tail))
-}
-
-/// Repeats a vectored system call until all of `slices` is moved. A file that ends early is an error.
-fn transfer(
-    slices: &[VolatileSlice],
-    mut offset: u64,
-    call: impl Fn(&[libc::iovec], i64) -> isize,
-) -> io::Result<()> {
-    let guards: Vec<_> = slices.iter().map(VolatileSlice::ptr_guard_mut).collect();
-    let mut vectors: Vec<libc::iovec> = guards
-        .iter()
-        .map(|guard| libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() })
-        .collect();
-    let mut first = 0;
-    while first < vectors.len() {
-        let moved = call(&vectors[first..], i64::try_from(offset).map_err(io::Error::other)?);
-        let mut moved = match usize::try_from(moved) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(moved) => moved,
-            Err(_) => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => continue,
-                error => return Err(error),
-            },
-        };
-        offset += moved as u64;
-        while first < vectors.len() && moved >= vectors[first].iov_len {
-            moved -= vectors[first].iov_len;
-            first += 1;
-        }
-        if moved > 0 {
-            vectors[first].iov_base = vectors[first].iov_base.wrapping_byte_add(moved);
-            vectors[first].iov_len -= moved;
-        }
-    }
-    Ok(())
 }

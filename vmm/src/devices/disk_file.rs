@@ -3,21 +3,23 @@
 use std::{
     fs::File,
     io,
-    os::{
-        fd::{AsFd, BorrowedFd},
-        unix::fs::FileExt,
-    },
+    os::fd::{AsFd, BorrowedFd},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use super::SECTOR;
 use nix::{
     errno::Errno,
     fcntl::{FallocateFlags, fallocate},
 };
+use vm_memory::VolatileSlice;
+
+use super::{Cache, SECTOR, Throttle, direct::Direct, transfer};
+
+/// Most zeros that are written at once where the file system has no word for them, in bytes.
+const ZEROS: u64 = 64 << 10;
 
 /// A file that is a disk, for reading only or within bounds for writing, too.
 #[derive(Debug)]
@@ -33,6 +35,11 @@ pub struct DiskFile {
     /// How long the user lets it become, in bytes.
     limit: AtomicU64,
     changed: AtomicBool,
+    cache: Cache,
+    /// How it is read and written around the page cache.
+    direct: Option<Direct>,
+    /// How fast it may be written to.
+    throttle: Option<Arc<Throttle>>,
     /// Held while a device is made to look longer.
     growing: Mutex<()>,
     failure: Mutex<Option<io::Error>>,
@@ -48,6 +55,9 @@ impl DiskFile {
             fixed: false,
             limit: AtomicU64::new(u64::MAX),
             changed: AtomicBool::new(false),
+            cache: Cache::default(),
+            direct: None,
+            throttle: None,
             growing: Mutex::new(()),
             failure: Mutex::new(None),
         }
@@ -62,6 +72,17 @@ impl DiskFile {
     /// A block device of `length` bytes that may be written to.
     pub fn device(file: File, length: u64) -> Self {
         Self { fixed: true, ..Self::writable(file, length, length) }
+    }
+
+    /// The same, cached as `cache` says, for which the file has been [prepared](Cache::prepare).
+    pub fn cached(self, cache: Cache) -> Self {
+        let direct = cache.direct.then(|| Direct::new(&self.file, self.fixed.then(|| self.length())));
+        Self { cache, direct, ..self }
+    }
+
+    /// The same, written to no faster than `throttle` says.
+    pub fn throttled(self, throttle: Option<Arc<Throttle>>) -> Self {
+        Self { throttle, ..self }
     }
 
     /// Whether it may be written to.
@@ -98,6 +119,7 @@ impl DiskFile {
             self.make_zeros(self.length(), length, true)?;
         } else {
             self.file.set_len(length)?;
+            self.settle()?;
         }
         self.length.store(length, Ordering::Release);
         Ok(())
@@ -127,18 +149,54 @@ impl DiskFile {
         let mode = mode | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         match fallocate(&self.file, mode, offset.cast_signed(), (end - offset).cast_signed()) {
             Err(Errno::EOPNOTSUPP | Errno::ENODEV | Errno::EINVAL) => self.fill_with_zeros(offset, end),
-            outcome => Ok(outcome?),
+            outcome => {
+                outcome?;
+                self.settle()
+            }
         }
     }
 
     fn fill_with_zeros(&self, mut offset: u64, end: u64) -> io::Result<()> {
-        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let mut zeros = vec![0; ZEROS as usize];
         while offset < end {
-            let count = usize::try_from(end - offset).unwrap_or(ZEROS.len()).min(ZEROS.len());
-            self.file.write_all_at(&ZEROS[..count], offset)?;
-            offset += count as u64;
+            let count = (end - offset).min(ZEROS);
+            self.write(&[VolatileSlice::from(&mut zeros[..count as usize])], offset)?;
+            offset += count;
         }
         Ok(())
+    }
+
+    /// Reads all of `slices`, which the file must have.
+    pub(super) fn read(&self, slices: &[VolatileSlice], offset: u64) -> io::Result<()> {
+        if let Some(direct) = &self.direct {
+            return direct.read(&self.file, slices, offset);
+        }
+        match transfer::read(&self.file, slices, offset, 1)? == transfer::length(slices) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Writes all of `slices`, as soon as that may be.
+    pub(super) fn write(&self, slices: &[VolatileSlice], offset: u64) -> io::Result<()> {
+        if let Some(throttle) = &self.throttle {
+            throttle.wait(transfer::length(slices) as u64)?;
+        }
+        let durable = self.cache.write_through;
+        match &self.direct {
+            Some(direct) => direct.write(&self.file, slices, offset, durable),
+            None => transfer::write(&self.file, slices, offset, durable),
+        }
+    }
+
+    /// Waits until what was changed without being written is on the disk, if all that is changed is to be.
+    fn settle(&self) -> io::Result<()> {
+        if self.cache.write_through { self.file.sync_data() } else { Ok(()) }
+    }
+
+    /// Waits until what was written is on the disk, if anybody waits for that.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        if self.cache.no_flush { Ok(()) } else { self.file.sync_data() }
     }
 
     /// Whether the file was written to, cut or made longer.
@@ -146,18 +204,14 @@ impl DiskFile {
         self.changed.load(Ordering::Acquire)
     }
 
-    /// Waits until all of it is on the disk.
+    /// Waits until all of it is on the disk, if anybody waits for that.
     pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_all()
+        if self.cache.no_flush { Ok(()) } else { self.file.sync_all() }
     }
 
     /// Why a transfer failed: the first failure there was. The guest only learns that there was one.
     pub fn take_failure(&self) -> Option<io::Error> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    pub(super) fn file(&self) -> &File {
-        &self.file
     }
 
     pub(super) fn length(&self) -> u64 {
@@ -192,5 +246,33 @@ impl DiskFile {
 impl AsFd for DiskFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, OpenOptions};
+
+    use super::*;
+
+    /// A file that cannot be flushed, nor written to and flushed at once: neither is silently left out.
+    const FILE: &str = "/proc/thread-self/oom_score_adj";
+
+    fn file(mode: &str) -> DiskFile {
+        let file = OpenOptions::new().read(true).write(true).open(FILE).unwrap();
+        DiskFile::writable(file, 512, 512).cached(Cache::of_mode(mode).unwrap())
+    }
+
+    #[test]
+    fn who_waits_for_the_disk_is_what_the_mode_says() {
+        for (mode, through, flushes) in
+            [("writeback", false, true), ("writethrough", true, true), ("unsafe", false, false)]
+        {
+            let file = file(mode);
+            let mut same = fs::read(FILE).unwrap();
+            let written = file.write(&[VolatileSlice::from(&mut same[..])], 0);
+            assert_eq!(written.is_err(), through, "{mode}: {written:?}");
+            assert_eq!((file.flush().is_err(), file.sync().is_err()), (flushes, flushes), "{mode}");
+        }
     }
 }

@@ -3,12 +3,16 @@
 
 mod block;
 mod bus;
+mod cache;
 mod chain;
 mod console;
+mod direct;
 mod disk_file;
 mod event_loop;
 mod handover;
 mod mmio;
+mod throttle;
+mod transfer;
 
 use thiserror::Error;
 use virtio_queue::Queue;
@@ -16,10 +20,12 @@ use vm_memory::GuestMemoryMmap;
 
 pub use block::{Block, MAX_REQUEST, SECTOR};
 pub use bus::DeviceBus;
+pub use cache::Cache;
 pub use console::{Console, Port};
 pub use disk_file::DiskFile;
 pub use event_loop::EventLoop;
 pub use mmio::{MmioTransport, QUEUE_NOTIFY, SharedDevice};
+pub use throttle::Throttle;
 
 /// Guest address of the first device's registers; the next ones follow at [`MMIO_STRIDE`].
 pub const MMIO_BASE: u64 = 0xd000_0000;

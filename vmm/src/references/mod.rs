@@ -15,6 +15,7 @@ use std::{
         fs::{FileTypeExt, MetadataExt},
     },
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
@@ -22,6 +23,7 @@ pub use directory::Directory;
 use protocol::{ErrorKind, ErrorRecord, ExtentMap, FileFacts, MAX_CHAIN, Need, Role, handover::slot_serial};
 
 use crate::{
+    devices::{Cache, DiskFile},
     launch::Disk,
     report::{escape, escape_name, reason},
     source::{self, Format, Source, SourceOptions},
@@ -35,6 +37,8 @@ pub const MAX_SLOTS: usize = 1280;
 pub struct Opening {
     /// Whether they are locked as `qemu-img` locks them; not with `--force-share`.
     pub lock: bool,
+    /// How they are cached.
+    pub cache: Cache,
     /// Whether their holes matter.
     pub extents: bool,
     /// When to give up.
@@ -77,7 +81,10 @@ pub struct Grant {
 impl References {
     /// The policy of nobody who gets anything.
     pub fn denied() -> Self {
-        Self::beneath(Vec::new(), Opening { lock: true, extents: false, deadline: Instant::now() })
+        Self::beneath(
+            Vec::new(),
+            Opening { lock: true, cache: Cache::default(), extents: false, deadline: Instant::now() },
+        )
     }
 
     /// The policy that allows what is beneath `directories`.
@@ -88,6 +95,11 @@ impl References {
     /// The directories beneath which files will be opened; none if nothing will.
     pub fn directories(&self) -> &[Directory] {
         &self.directories
+    }
+
+    /// How the files are cached that will be opened.
+    pub fn cache(&self) -> Cache {
+        self.opening.cache
     }
 
     /// Slots that a machine needs for what may be granted.
@@ -222,11 +234,12 @@ impl References {
             (true, Role::Backing, _) => Some(Format::Structured),
         };
         let serial = slot_serial(self.slots);
-        let Opening { extents, deadline, .. } = self.opening;
-        let options = SourceOptions { serial: &serial, write: false, lock, extents, deadline };
+        let Opening { cache, extents, deadline, .. } = self.opening;
+        let options = SourceOptions { serial: &serial, write: false, lock, cache, extents, deadline };
         let Source { file, mut facts, extents } = source::describe(file, &known.name, options)
             .map_err(|error| ErrorRecord::new(error.kind(), error.to_string()))?;
-        let mut disks = vec![Disk::read_only(&serial, file, facts.length)];
+        let read = DiskFile::read_only(file, facts.length).cached(cache);
+        let mut disks = vec![Disk::new(&serial, Arc::new(read))];
         if let (Some(file), ExtentMap::Disk { disk: name, count }) = (extents, &mut facts.extents) {
             *name = slot_serial(self.slots + 1);
             disks.push(Disk::read_only(name.as_str(), file, *count * source::RANGE));

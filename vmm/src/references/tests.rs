@@ -6,7 +6,10 @@ use super::*;
 fn references(root: &Path, allowed: &[&Path]) -> References {
     let directories = allowed.iter().map(|path| Directory::open(path).unwrap()).collect();
     let deadline = Instant::now() + Duration::from_secs(60);
-    let mut references = References::beneath(directories, Opening { lock: true, extents: true, deadline });
+    let mut references = References::beneath(
+        directories,
+        Opening { lock: true, cache: Cache::default(), extents: true, deadline },
+    );
     let top = root.join("top");
     fs::write(&top, "top").unwrap();
     references.know("source", top.as_os_str(), &File::open(&top).unwrap()).unwrap();

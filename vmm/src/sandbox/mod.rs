@@ -27,6 +27,8 @@ pub struct SandboxOptions {
     pub appearing: bool,
     /// Files are made or opened for writing there.
     pub creating: bool,
+    /// Files that are opened or made then are taken around the page cache.
+    pub direct: bool,
     /// How much more than usual the result may add to a file that it is redirected to, in bytes.
     pub more_output: u64,
     /// Invoked as `qemu-img`: what is printed when a system call is refused speaks under that name.

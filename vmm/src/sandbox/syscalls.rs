@@ -124,7 +124,14 @@ fn rules(options: SandboxOptions) -> Result<BTreeMap<i64, Vec<Rule>>, BackendErr
         controls.extend([libc::F_OFD_SETLK, libc::F_OFD_GETLK]);
     }
     let controls = controls.into_iter().map(|control| only(1, Op::Eq, control.cast_unsigned()));
-    rules.insert(libc::SYS_fcntl, controls.collect::<Result<_, _>>()?);
+    let mut controls: Vec<Rule> = controls.collect::<Result<_, _>>()?;
+    if options.direct {
+        controls.push(Rule::new(vec![
+            condition(1, Op::Eq, libc::F_SETFL.cast_unsigned())?,
+            condition(2, Op::Eq, libc::O_DIRECT.cast_unsigned())?,
+        ])?);
+    }
+    rules.insert(libc::SYS_fcntl, controls);
     // Fresh memory, never executable.
     let anonymous = libc::MAP_ANONYMOUS.cast_unsigned();
     let executable = libc::PROT_EXEC.cast_unsigned();

@@ -21,7 +21,10 @@ use thiserror::Error;
 pub use extents::{MAX_EXTENTS, RANGE};
 pub use lock::{Conflict, Format, Usage, take as lock};
 
-use crate::report::{escape_name, reason};
+use crate::{
+    devices::Cache,
+    report::{escape_name, reason},
+};
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +35,8 @@ pub struct SourceOptions<'a> {
     pub write: bool,
     /// What is known of its format, which decides whom it can be shared with; absent with `--force-share`.
     pub lock: Option<Format>,
+    /// How it is cached.
+    pub cache: Cache,
     /// Whether its holes matter; if not, all of it counts as data.
     pub extents: bool,
     /// When to give up looking for holes.
@@ -141,6 +146,7 @@ pub fn describe(mut file: File, path: &OsStr, options: SourceOptions<'_>) -> Res
     } else {
         return Err(SourceError::Special(escape_name(path)));
     };
+    options.cache.prepare(&file).map_err(|error| SourceError::Open { name: escape_name(path), error })?;
     if let Some(format) = options.lock {
         let usage = if options.write { Usage::Write } else { Usage::Read };
         lock(&file, format, usage)?;

@@ -26,7 +26,7 @@ use thiserror::Error;
 
 use self::new_file::{Directory, NewFile};
 use crate::{
-    devices::DiskFile,
+    devices::{Cache, DiskFile, Throttle},
     launch::Disk,
     report::{escape_name, reason},
     sandbox::{Beneath, Use},
@@ -116,6 +116,10 @@ pub struct Targets {
     /// Those that are no part of a machine yet.
     disks: Vec<Disk>,
     parts: Option<Parts>,
+    cache: Cache,
+    throttle: Option<Arc<Throttle>>,
+    /// The first file that cannot be cached as it should be, escaped, and why.
+    uncached: Option<(String, String)>,
 }
 
 /// What may be asked for beside the file that is named.
@@ -137,6 +141,12 @@ pub struct NewImage<'a> {
 }
 
 impl Targets {
+    /// No files yet; they will be cached as `cache` says, and written to with no more than `rate` bytes a second, unless that
+    /// is 0.
+    pub fn new(cache: Cache, rate: u64) -> Self {
+        Self { cache, throttle: Throttle::new(rate).map(Arc::new), ..Self::default() }
+    }
+
     /// Opens the file called `name` for a new image: makes it, or takes the one that is there, of which the guest sees the
     /// length and nothing else matters. A block device is as long as it is.
     pub fn create(&mut self, name: &OsStr, new: NewImage<'_>) -> Result<FileFacts, TargetError> {
@@ -165,7 +175,7 @@ impl Targets {
         options: SourceOptions<'_>,
         capacity: u64,
     ) -> Result<FileFacts, SourceError> {
-        let options = SourceOptions { write: true, ..options };
+        let options = SourceOptions { write: true, cache: self.cache, ..options };
         let Source { file, facts, extents } = source::open(path, options)?;
         let is_device = file.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
         let file = match is_device {
@@ -194,6 +204,21 @@ impl Targets {
     /// Bounds how long each of the files may become that are open now, in bytes.
     pub fn limit(&self, bytes: u64) {
         self.written.iter().for_each(|written| written.file.limit(bytes));
+    }
+
+    /// How the files are cached.
+    pub fn cache(&self) -> Cache {
+        self.cache
+    }
+
+    /// Why a file that was opened for a new image cannot be cached as it should be, if that is so. It is not, then.
+    pub fn uncached(&self) -> Option<String> {
+        self.uncached.as_ref().map(|(name, why)| format!("Could not open '{name}': {why}"))
+    }
+
+    /// Has whoever writes stop, at once.
+    pub fn stop(&self) {
+        self.throttle.iter().for_each(|throttle| throttle.end());
     }
 
     /// The disks that the files are, for the machine. Given once.
@@ -267,7 +292,10 @@ impl Targets {
         // The one that was named on the command line comes last: whoever sees it sees all.
         for index in (0..self.written.len()).rev() {
             let Written { name, file, how: How::New(new) } = &mut self.written[index] else { continue };
-            let appeared = new.appear(file.as_fd()).and_then(|()| new.directory().sync());
+            let appeared = new.appear(file.as_fd()).and_then(|()| match self.cache.no_flush {
+                true => Ok(()),
+                false => new.directory().sync(),
+            });
             if let Err(error) = appeared.map_err(failed(name)) {
                 for written in &mut self.written {
                     if let How::New(new) = &mut written.how {
@@ -321,7 +349,14 @@ impl Targets {
     }
 
     fn add(&mut self, file: DiskFile, serial: &str, length: u64, name: String, how: How) -> FileFacts {
-        let file = Arc::new(file);
+        let cache = match self.cache.prepare(&file) {
+            Ok(()) => self.cache,
+            Err(error) => {
+                self.uncached.get_or_insert_with(|| (name.clone(), reason(&error)));
+                Cache { direct: false, ..self.cache }
+            }
+        };
+        let file = Arc::new(file.cached(cache).throttled(self.throttle.clone()));
         self.disks.push(Disk::new(serial, file.clone()));
         self.written.push(Written { name, file, how });
         let extents = ExtentMap::Inline(if length == 0 { Vec::new() } else { vec![(0, length)] });

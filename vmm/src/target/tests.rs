@@ -196,3 +196,21 @@ fn if_one_cannot_appear_none_does() {
     targets.commit().unwrap_err();
     assert_eq!(names(directory.path()), ["a"]);
 }
+
+#[test]
+fn a_file_that_cannot_be_taken_around_the_page_cache_is_told_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("new");
+    let none = Cache::of_mode("none").unwrap();
+    let mut targets = Targets::new(none, 0);
+    targets.create(OsStr::new("/proc/thread-self/comm"), NEW).unwrap();
+    targets.create(path.as_os_str(), NEW).unwrap();
+    assert_eq!(
+        targets.uncached().as_deref(),
+        Some("Could not open '/proc/thread-self/comm': filesystem does not support O_DIRECT")
+    );
+    drop(targets);
+    let mut targets = Targets::new(Cache::default(), 0);
+    targets.create(OsStr::new("/proc/thread-self/comm"), NEW).unwrap();
+    assert_eq!(targets.uncached(), None);
+}

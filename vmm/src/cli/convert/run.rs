@@ -7,7 +7,7 @@ use protocol::{
     ImageSource, NewTarget, Op, Part,
 };
 
-use super::{Context, Convert};
+use super::{Context, Convert, MAX_COROUTINES, coroutines};
 use crate::{
     cli::{
         common::{self, Seconds, Terms},
@@ -16,6 +16,7 @@ use crate::{
         image_opts::{self, Description},
         snapshot,
     },
+    devices::Cache,
     launch::{Command, Disk, IoMode},
     records::StreamError,
     references::References,
@@ -50,14 +51,21 @@ impl Convert {
         target: &OsStr,
         context: &Context,
     ) -> Result<(), Failure> {
-        let Context { secrets, shown, terms } = context;
+        let Context { secrets, shown, terms, .. } = context;
         let profile = terms.speaker.profile;
-        let Sources { images, mut disks, mut references, allocated } = self.sources(sources, terms)?;
+        let Sources { images, mut disks, mut references, allocated } = self.sources(sources, context)?;
         let snapshot = snapshot::choose(&self.snapshot).cloned();
         if snapshot.as_ref().is_some_and(|_| images.len() > 1) {
             return Err(Failure::usage("No support for concatenating multiple snapshot"));
         }
-        let mut targets = Targets::default();
+        let (cache, uncached) = match common::cache(&self.target_cache, "cache") {
+            Ok(cache) => (cache, None),
+            Err(why) => (Cache::default(), Some(ErrorRecord::new(ErrorKind::Usage, why))),
+        };
+        let rate =
+            self.rate_limit.last().map(|text| common::bytes("rate limit", text, profile)).transpose()?;
+        let rate = rate.unwrap_or(0);
+        let mut targets = Targets::new(cache, rate);
         let lists = self.options();
         let of_lists = |name| lists.as_deref().and_then(|list| common::option_of(list, name));
         let backing = self.backing.last().cloned().or_else(|| of_lists("backing_file"));
@@ -66,6 +74,7 @@ impl Convert {
             name: backing.as_deref().filter(|_| !self.no_create),
             format: backing_format.as_deref(),
             allow_references: &self.allow_references,
+            cache,
             serial: BELOW,
         };
         let below = create::Below::open(target, asked, terms)?;
@@ -77,7 +86,11 @@ impl Convert {
         if let Some(limit) = limit {
             targets.limit(limit);
         }
-        let io = IoMode::for_reading(allocated);
+        let at_once = match self.parallel.last() {
+            Some(text) => coroutines(text, profile)?,
+            None => MAX_COROUTINES,
+        };
+        let io = if at_once == 1 { IoMode::Inline } else { IoMode::for_reading(allocated) };
         disks.extend(io.for_all(targets.take_disks()));
 
         let mut keys: Vec<&str> = images.iter().flat_map(ImageSource::keys).collect();
@@ -93,8 +106,10 @@ impl Convert {
             snapshot,
             secrets,
             target: opened,
-            refused: common::unknown_cache_mode(&self.target_cache).map(|mode| {
-                ErrorRecord::new(ErrorKind::Usage, format!("Invalid cache option: {}", escape(mode)))
+            refused: uncached.or_else(|| {
+                let why = targets.uncached()?;
+                let name = escape_name(target);
+                Some(ErrorRecord::new(ErrorKind::Io, format!("Could not open '{name}': {why}")))
             }),
             sparse: match self.sparse_size.last() {
                 Some(text) => common::sparse_size(text, profile)?,
@@ -111,13 +126,14 @@ impl Convert {
             }),
             progress: Some(shown.pace()),
         };
-        let timeout = common::value(&self.timeout, "INSTAR_TIMEOUT", Seconds::for_moving(allocated))?;
+        let timeout = if rate == 0 { Seconds::for_moving(allocated) } else { Seconds::MAX };
+        let timeout = common::value(&self.timeout, "INSTAR_TIMEOUT", timeout)?;
         let terms = Terms { timeout, ..*terms };
         let command = common::command(Op::Convert, &request)?;
         let compresses =
             request.compress || lists.as_deref().is_some_and(|list| list.contains("streamOptimized"));
         let workers = match compresses {
-            true => thread::available_parallelism().map_or(0, |processors| processors.get() - 1),
+            true => thread::available_parallelism().map_or(0, |processors| processors.get().min(at_once) - 1),
             false => 0,
         };
         let command = Command { disks, references, targets, cpu, workers, ..command };
@@ -142,12 +158,14 @@ impl Convert {
         })
     }
 
-    fn sources(&self, names: &[&OsStr], terms: &Terms) -> Result<Sources, Failure> {
+    fn sources(&self, names: &[&OsStr], context: &Context) -> Result<Sources, Failure> {
+        let Context { cache, terms, .. } = context;
         let how = How {
             format: self.source_format.last().map(String::as_str),
             image_opts: self.image_opts,
             force_share: self.force_share,
             allow_references: &self.allow_references,
+            cache: *cache,
             extents: true,
             ..How::on(terms)
         };
@@ -252,6 +270,7 @@ impl Convert {
             serial: TARGET,
             write: true,
             lock: Some(lock),
+            cache: Cache::default(),
             extents: false,
             deadline: std::time::Instant::now(),
         };
