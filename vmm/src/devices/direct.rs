@@ -12,7 +12,7 @@ use vm_memory::VolatileSlice;
 
 use super::transfer;
 
-/// The block where the system does not tell, in bytes: no disk has larger ones that a page cache has no part in.
+/// The block where the system does not tell, in bytes: as large as those of disks are at most, but for rare ones.
 const USUAL_BLOCK: u64 = 4096;
 
 /// The block of a device whose length is no multiple of the usual one.

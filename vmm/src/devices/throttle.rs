@@ -21,7 +21,7 @@ const AHEAD: Duration = Duration::from_millis(100);
 const NAP: Duration = Duration::from_millis(20);
 
 /// Bytes a second, for all files of a command together: a bucket that leaks at this rate, is filled by what is written, and makes
-/// everybody wait while there is more in it than [`AHEAD`].
+/// everybody wait while there is more in it than the rate allows in a tenth of a second.
 #[derive(Debug)]
 pub struct Throttle {
     /// Bytes a second, not 0.
