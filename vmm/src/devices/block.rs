@@ -1,7 +1,12 @@
 //! virtio-blk over a file: IN, OUT, FLUSH, GET_ID (virtio 1.2, section 5.2). A request is checked whole before any
 //! I/O; bytes go straight between the file and guest memory.
 
-use std::{io, sync::Arc};
+use std::{
+    hint::spin_loop,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use virtio_bindings::bindings::{
     virtio_blk::{
@@ -200,6 +205,24 @@ impl<'m> Request<'m> {
     }
 }
 
+/// The next request, if there is one or comes within `patience`.
+fn next_within(
+    patience: Duration,
+    queue: &mut Queue,
+    memory: &GuestMemoryMmap,
+) -> Result<Option<Chain>, DeviceError> {
+    let since = Instant::now();
+    loop {
+        if let Some(chain) = chain::next(queue, memory)? {
+            return Ok(Some(chain));
+        }
+        if since.elapsed() >= patience {
+            return Ok(None);
+        }
+        spin_loop();
+    }
+}
+
 impl VirtioDevice for Block {
     fn device_type(&self) -> u32 {
         VIRTIO_ID_BLOCK
@@ -226,11 +249,12 @@ impl VirtioDevice for Block {
         _: usize,
         queue: &mut Queue,
         memory: &GuestMemoryMmap,
+        patience: Duration,
     ) -> Result<(), DeviceError> {
         // While it is at work it need not be told of more.
         loop {
             queue.disable_notification(memory)?;
-            while let Some(chain) = chain::next(queue, memory)? {
+            while let Some(chain) = next_within(patience, queue, memory)? {
                 let request = Request::parse(&chain, memory)?;
                 let (status, written) = self.execute(&request);
                 let outside = |_| DeviceError::Chain("points outside of memory");

@@ -1,6 +1,9 @@
 //! virtio-console: one port. What the host wants to say waits in the [`Port`], what the guest said collects there.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_queue::{Queue, QueueT};
@@ -129,6 +132,7 @@ impl VirtioDevice for Console {
         index: usize,
         queue: &mut Queue,
         memory: &GuestMemoryMmap,
+        _: Duration,
     ) -> Result<(), DeviceError> {
         if index == RECEIVE { self.receive(queue, memory) } else { self.transmit(queue, memory) }
     }

@@ -4,6 +4,7 @@ use std::{
     io,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
@@ -12,6 +13,10 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{DeviceError, SharedDevice};
 use crate::machine::Kicker;
+
+/// How long it looks for the next request: about what the guest takes to make one of many. To be notified costs the guest an
+/// exit, which may take longer than what the request asks for.
+const PATIENCE: Duration = Duration::from_micros(200);
 
 /// A device with one queue, served when its event fires.
 struct Served {
@@ -85,7 +90,7 @@ impl MutEventSubscriber for Served {
         if self.event.read().is_err() {
             return;
         }
-        if let Err(error) = self.device.notified(0, &self.memory) {
+        if let Err(error) = self.device.notified(0, &self.memory, PATIENCE) {
             *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             self.kicker.kick();
         }

@@ -1,6 +1,9 @@
 //! The virtio-mmio transport, version 2 (virtio 1.2, section 4.2.2), without interrupts.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use virtio_bindings::bindings::virtio_config::{
     VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_F_VERSION_1,
@@ -53,11 +56,18 @@ struct Running {
 }
 
 impl SharedDevice {
-    /// Handles what waits in queue `index`.
-    pub fn notified(&self, index: usize, memory: &GuestMemoryMmap) -> Result<(), DeviceError> {
+    /// Handles what waits in queue `index`, and looks for more for as long as `patience` says.
+    pub fn notified(
+        &self,
+        index: usize,
+        memory: &GuestMemoryMmap,
+        patience: Duration,
+    ) -> Result<(), DeviceError> {
         let Running { device, queues, driver_ok } = &mut *self.lock();
         match queues.get_mut(index) {
-            Some(queue) if *driver_ok && queue.ready() => device.process_queue(index, queue, memory),
+            Some(queue) if *driver_ok && queue.ready() => {
+                device.process_queue(index, queue, memory, patience)
+            }
             _ => Err(DeviceError::Register { offset: QUEUE_NOTIFY, why: "the queue is not in use" }),
         }
     }
@@ -167,7 +177,7 @@ impl MmioTransport {
             QUEUE_NOTIFY => {
                 return match &self.doorbell {
                     Some(event) if value == 0 => event.write(1).map_err(DeviceError::Doorbell),
-                    _ => self.shared.notified(value as usize, memory),
+                    _ => self.shared.notified(value as usize, memory, Duration::ZERO),
                 };
             }
             INTERRUPT_ACK => {}

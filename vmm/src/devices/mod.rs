@@ -14,6 +14,8 @@ mod mmio;
 mod throttle;
 mod transfer;
 
+use std::time::Duration;
+
 use thiserror::Error;
 use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
@@ -46,12 +48,14 @@ pub trait VirtioDevice: Send {
     /// Configuration space, little-endian.
     fn config(&self) -> &[u8];
 
-    /// Handles every request waiting in queue `index`.
+    /// Handles every request waiting in queue `index`. Where none is left, it looks for more for as long as `patience` says before
+    /// the driver has to notify again.
     fn process_queue(
         &mut self,
         index: usize,
         queue: &mut Queue,
         memory: &GuestMemoryMmap,
+        patience: Duration,
     ) -> Result<(), DeviceError>;
 }
 
