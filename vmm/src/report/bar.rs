@@ -6,10 +6,7 @@
 use std::{
     env,
     io::{self, Write},
-    sync::{
-        OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use console::Term;
@@ -30,8 +27,22 @@ const COMPLETE: &str = "{percent:>3}% [{wide_bar}] {binary_bytes}, {binary_bytes
 
 static BAR: OnceLock<ProgressBar> = OnceLock::new();
 
-/// Whether it is on the screen, and would stand in the way of other lines.
-static IS_DRAWN: AtomicBool = AtomicBool::new(false);
+static SCREEN: Mutex<Screen> = Mutex::new(Screen::Free);
+
+/// What is on the line of the terminal that the cursor is on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Screen {
+    /// Nothing.
+    Free,
+    /// The bar, which stands in the way of other lines.
+    Bar,
+    /// Nothing, and that is to stay so: the process ends.
+    Left,
+}
+
+fn screen() -> MutexGuard<'static, Screen> {
+    SCREEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Whether a terminal is one that lines can be drawn over on.
 pub fn can_be_drawn() -> bool {
@@ -57,7 +68,11 @@ fn style(template: &str) -> ProgressStyle {
 /// Draws how far the command has come.
 pub fn tell(Progress { done, total, .. }: Progress) {
     let Some(bar) = BAR.get().filter(|_| total > 0) else { return };
-    IS_DRAWN.store(true, Ordering::Release);
+    let mut screen = screen();
+    if *screen == Screen::Free {
+        *screen = Screen::Bar;
+    }
+    drop(screen);
     bar.set_length(total);
     bar.set_position(done.min(total));
 }
@@ -73,7 +88,7 @@ pub fn aside<T>(write: impl FnOnce() -> T) -> T {
 /// Takes it off the screen; where the command has succeeded, it stays, as a line of its own.
 pub fn end(succeeded: bool) {
     let Some(bar) = drawn() else { return };
-    IS_DRAWN.store(false, Ordering::Release);
+    *screen() = Screen::Free;
     if succeeded {
         bar.set_style(style(COMPLETE));
         bar.finish();
@@ -84,7 +99,7 @@ pub fn end(succeeded: bool) {
 }
 
 fn drawn() -> Option<&'static ProgressBar> {
-    BAR.get().filter(|_| IS_DRAWN.load(Ordering::Acquire))
+    BAR.get().filter(|_| *screen() == Screen::Bar)
 }
 
 /// What takes it off the screen before a signal ends the process, if there is one.
@@ -92,12 +107,14 @@ pub fn tidy() -> Option<fn()> {
     BAR.get().map(|_| wipe as fn())
 }
 
-/// Clears the line that it is on, whatever the thread that draws it is doing.
+/// Clears the line that it is on, from another thread than that which draws it.
 fn wipe() {
     const CLEAR_LINE: &[u8] = b"\r\x1b[2K";
-    if IS_DRAWN.load(Ordering::Acquire) {
+    let mut screen = screen();
+    if *screen == Screen::Bar {
         let _ = io::stderr().write_all(CLEAR_LINE);
     }
+    *screen = Screen::Left;
 }
 
 /// The terminal, as it was at the start.
@@ -141,6 +158,10 @@ impl TermLike for Terminal {
     }
 
     fn flush(&self) -> io::Result<()> {
-        self.term.flush()
+        // What was written so far comes to the screen here, and at once.
+        match *screen() {
+            Screen::Free | Screen::Bar => self.term.flush(),
+            Screen::Left => Ok(()),
+        }
     }
 }
