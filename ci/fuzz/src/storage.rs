@@ -13,6 +13,7 @@ const LIES: usize = 16;
 const STRIPE: u64 = 512;
 
 /// The file.
+#[derive(Clone)]
 pub struct Liar<'a> {
     bytes: &'a [u8],
     allocated: u64,
