@@ -51,6 +51,18 @@ impl<E: Entry + From<u64>> TwoLevelMut<E> {
         Ok(place)
     }
 
+    /// Gives a cluster of the disk one at the end of the file; its table, if it is not there yet, comes before it.
+    pub(crate) fn take_cluster<S: StorageMut>(
+        &mut self,
+        storage: &mut S,
+        cluster: u64,
+    ) -> Result<u64, Error> {
+        self.set(storage, cluster, 0)?;
+        let place = self.take(self.cluster_len(), self.cluster_len())?;
+        self.set(storage, cluster, place)?;
+        Ok(place)
+    }
+
     /// What the entry of a cluster says: 0 if it has none.
     pub(crate) fn entry<S: StorageMut>(&mut self, storage: &mut S, cluster: u64) -> Result<u64, Error> {
         if !self.seek(storage, cluster)? {

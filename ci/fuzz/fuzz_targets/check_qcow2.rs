@@ -5,9 +5,10 @@
 use std::fmt::Arguments;
 
 use formats::{
-    Access, Format, Image, OpenOptions, Region, Storage, StorageError, StorageMut,
+    Access, Format, Image, OpenOptions, Storage,
     check::{Findings, Release, Repair, Terms},
 };
+use instar_fuzz::storage::Bounded;
 use libfuzzer_sys::fuzz_target;
 
 const RELEASE: Release = Release { major: 11, minor: 1 };
@@ -16,45 +17,6 @@ const LITTLE: Terms = Terms { release: RELEASE, memory: 0 };
 
 /// More lines than this are not told of one by one by a fuzzer with little time.
 const PATIENCE: usize = 1 << 16;
-
-/// A file in memory that does not become long.
-struct Bounded(Vec<u8>);
-
-const LONGEST: u64 = 32 << 20;
-
-impl Storage for Bounded {
-    fn len(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn allocated(&self) -> u64 {
-        self.len()
-    }
-
-    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
-        self.0.read_at(offset, buf)
-    }
-
-    fn region_at(&mut self, offset: u64) -> Result<Region, StorageError> {
-        self.0.region_at(offset)
-    }
-}
-
-impl StorageMut for Bounded {
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
-        let end = offset.checked_add(bytes.len() as u64).filter(|&end| end <= LONGEST);
-        end.ok_or(StorageError)?;
-        self.0.write_at(offset, bytes)
-    }
-
-    fn flush(&mut self) -> Result<(), StorageError> {
-        Ok(())
-    }
-
-    fn set_length(&mut self, length: u64) -> Result<(), StorageError> {
-        if length > LONGEST { Err(StorageError) } else { self.0.set_length(length) }
-    }
-}
 
 fn open<S: Storage>(storage: S) -> Option<Image<S>> {
     let options = OpenOptions { format: Some(Format::Qcow2), access: Access::Check, encryption: None };

@@ -3,52 +3,14 @@
 #![no_main]
 
 use formats::write::Writer;
-use formats::{Error, Image, Region, Storage, StorageError, StorageMut, vhdx};
+use formats::{Error, Image, StorageMut, vhdx};
+use instar_fuzz::storage::Bounded;
 use libfuzzer_sys::fuzz_target;
 
-/// A file in memory that does not become long.
-#[derive(Clone)]
-struct Bounded(Vec<u8>);
-
-const LONGEST: u64 = 32 << 20;
 /// Bytes at the end of an input that say what is done: three an operation, and the format.
 const DEEDS: usize = 3 * 8 + 1;
 /// Most units of an operation.
 const UNITS: u64 = 64;
-
-impl Storage for Bounded {
-    fn len(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn allocated(&self) -> u64 {
-        self.len()
-    }
-
-    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
-        self.0.read_at(offset, buf)
-    }
-
-    fn region_at(&mut self, offset: u64) -> Result<Region, StorageError> {
-        self.0.region_at(offset)
-    }
-}
-
-impl StorageMut for Bounded {
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
-        let end = offset.checked_add(bytes.len() as u64).filter(|&end| end <= LONGEST);
-        end.ok_or(StorageError)?;
-        self.0.write_at(offset, bytes)
-    }
-
-    fn flush(&mut self) -> Result<(), StorageError> {
-        Ok(())
-    }
-
-    fn set_length(&mut self, length: u64) -> Result<(), StorageError> {
-        if length > LONGEST { Err(StorageError) } else { self.0.set_length(length) }
-    }
-}
 
 /// Does what the input says; the first failure ends it.
 fn write<W: Writer<Storage = Bounded>>(mut writer: W, deeds: &[u8]) -> Result<(), Error> {

@@ -1,4 +1,4 @@
-//! What the fuzz targets share: a file that lies about itself, and a driver that speaks an operation language.
+//! What the fuzz targets share: files that lie about themselves or are written to, and a driver that speaks an operation language.
 
 pub mod driver;
 pub mod storage;

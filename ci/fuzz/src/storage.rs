@@ -1,6 +1,7 @@
-//! A file in memory whose holes and disk space are made up: they are the host's word, but a file system may say anything.
+//! Files in memory: one whose holes and disk space are made up, as they are the host's word, but a file system may say anything;
+//! and one that is written to.
 
-use formats::{ExtentKind, Format, Image, Region, Storage, StorageError};
+use formats::{ExtentKind, Format, Image, Region, Storage, StorageError, StorageMut};
 
 /// More steps than a fuzzer has time for: a walk that is this long may be longer.
 const PATIENCE: u64 = 1 << 20;
@@ -12,6 +13,7 @@ const LIES: usize = 16;
 const STRIPE: u64 = 512;
 
 /// The file.
+#[derive(Clone)]
 pub struct Liar<'a> {
     bytes: &'a [u8],
     allocated: u64,
@@ -58,6 +60,47 @@ impl Storage for Liar<'_> {
         let hole = self.holes >> (offset / STRIPE % 64) & 1 == 1;
         let length = (STRIPE - offset % STRIPE).min(self.len() - offset);
         Ok(Region { length, hole })
+    }
+}
+
+/// Most bytes of a file that is written to.
+const LONGEST: u64 = 32 << 20;
+
+/// A file that is written to and does not become long.
+#[derive(Clone)]
+pub struct Bounded(pub Vec<u8>);
+
+impl Storage for Bounded {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn allocated(&self) -> u64 {
+        self.len()
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), StorageError> {
+        self.0.read_at(offset, buf)
+    }
+
+    fn region_at(&mut self, offset: u64) -> Result<Region, StorageError> {
+        self.0.region_at(offset)
+    }
+}
+
+impl StorageMut for Bounded {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        let end = offset.checked_add(bytes.len() as u64).filter(|&end| end <= LONGEST);
+        end.ok_or(StorageError)?;
+        self.0.write_at(offset, bytes)
+    }
+
+    fn flush(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn set_length(&mut self, length: u64) -> Result<(), StorageError> {
+        if length > LONGEST { Err(StorageError) } else { self.0.set_length(length) }
     }
 }
 

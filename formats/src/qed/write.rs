@@ -69,11 +69,7 @@ impl<S: StorageMut> Blocks for Target<S> {
     }
 
     fn take(&mut self, cluster: u64) -> Result<u64, Error> {
-        // The table comes first.
-        self.map.set(&mut self.storage, cluster, 0)?;
-        let place = self.map.take(self.stride(), self.stride())?;
-        self.map.set(&mut self.storage, cluster, place)?;
-        Ok(place)
+        self.map.take_cluster(&mut self.storage, cluster)
     }
 
     fn clear(&mut self, offset: u64, length: u64) -> Result<(), Error> {

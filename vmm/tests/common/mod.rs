@@ -154,8 +154,10 @@ pub fn differences<T: Sync>(rows: &[T], difference: impl Fn(&T) -> Option<String
             }
         }
     };
+    // Programs wait about half of their time: for the disk, and for the kernel to take their machines apart.
+    let threads = 2 * thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
+        for _ in 0..threads {
             scope.spawn(work);
         }
     });
