@@ -25,26 +25,23 @@ impl Buffers {
         Self { size, free: Vec::new(), writing: VecDeque::new() }
     }
 
-    /// A buffer of `length` bytes, which holds anything. Waits for one if all are being written.
+    /// A buffer, as long as it was when it was used last. Waits for one if all are being written.
     pub fn take<T: StartWrite>(
         &mut self,
-        length: usize,
         target: &mut dyn Writer<Storage = T>,
     ) -> Result<Vec<u8>, StorageError> {
-        let mut buffer = loop {
+        loop {
             self.let_go();
             if let Some(buffer) = self.free.pop() {
-                break buffer;
+                return Ok(buffer);
             }
             match self.writing.front() {
                 Some((file, _)) if self.writing.len() >= BUFFERS => {
                     target.file(*file).ok_or(StorageError)?.reap(true)?;
                 }
-                _ => break Vec::with_capacity(self.size),
+                _ => return Ok(Vec::with_capacity(self.size)),
             }
-        };
-        buffer.resize(length, 0);
-        Ok(buffer)
+        }
     }
 
     /// Takes a buffer back that nothing is written of.

@@ -238,7 +238,8 @@ impl Output {
         };
         if !self.gathered.as_ref().is_some_and(fits) {
             self.flush(target)?;
-            let buffer = self.buffers.take(0, target).map_err(|error| failed(start, error))?;
+            let mut buffer = self.buffers.take(target).map_err(|error| failed(start, error))?;
+            buffer.clear();
             self.gathered = Some((place.file, place.offset, start, buffer));
         }
         if let Some((.., held)) = &mut self.gathered {
