@@ -17,6 +17,9 @@ use super::{
 };
 use crate::source::kind;
 
+/// Bytes of short pieces that are written together.
+const GATHERED: usize = 512 << 10;
+
 /// A unit of the target that has a place, of which not all needs to have been written.
 #[derive(Clone, Copy, Debug)]
 struct Unit {
@@ -73,14 +76,7 @@ pub struct Copy<'a, T> {
 impl<'a, T: StartWrite> Copy<'a, T> {
     /// Copies into `target`.
     pub fn new(target: &'a mut dyn Writer<Storage = T>, terms: Terms) -> Self {
-        Self {
-            target,
-            terms,
-            buffers: Buffers::new(BUFFER),
-            gathered: None,
-            last: None,
-            ends: BTreeMap::new(),
-        }
+        Self { target, terms, buffers: Buffers::default(), gathered: None, last: None, ends: BTreeMap::new() }
     }
 
     /// Copies all of `source`. `progress` is told how many bytes of data more are behind.
@@ -119,12 +115,14 @@ impl<'a, T: StartWrite> Copy<'a, T> {
         start: u64,
         length: usize,
     ) -> Result<(), ErrorRecord> {
-        if self.gathered.as_ref().is_some_and(|gathered| gathered.filled + length > BUFFER) {
+        if self.gathered.as_ref().is_some_and(|gathered| gathered.filled + length > GATHERED) {
             self.store_gathered()?;
         }
         let Gathered { mut buffer, filled: first, mut parts } = match self.gathered.take() {
             Some(gathered) => gathered,
-            None => Gathered { buffer: self.take(start)?, filled: 0, parts: Vec::new() },
+            None => {
+                Gathered { buffer: self.take(start, length.max(GATHERED))?, filled: 0, parts: Vec::new() }
+            }
         };
         let filled = first + length;
         buffer.resize(buffer.len().max(filled), 0);
@@ -146,7 +144,7 @@ impl<'a, T: StartWrite> Copy<'a, T> {
         }
         self.zero(source, behind..end)?;
         self.gathered = Some(Gathered { buffer, filled, parts });
-        Ok(())
+        if filled < GATHERED { Ok(()) } else { self.store_gathered() }
     }
 
     /// Finds places for `run`, out of a buffer that has what is at `held` of the disk from its byte `first` on.
@@ -218,8 +216,9 @@ impl<'a, T: StartWrite> Copy<'a, T> {
         let mut start = range.start;
         while start < range.end {
             let end = range.end.min(start + BUFFER as u64);
-            let mut buffer = self.take(start)?;
-            buffer.resize(usize::try_from(end - start).unwrap_or(0), 0);
+            let length = usize::try_from(end - start).unwrap_or(0);
+            let mut buffer = self.take(start, length)?;
+            buffer.resize(length, 0);
             match self.terms.top_only {
                 true => source.read_below(start, &mut buffer)?,
                 false => buffer.fill(0),
@@ -259,8 +258,9 @@ impl<'a, T: StartWrite> Copy<'a, T> {
         let mut start = range.start;
         while start < range.end {
             let end = range.end.min(start + BUFFER as u64);
-            let mut buffer = self.take(start)?;
-            buffer.resize(usize::try_from(end - start).unwrap_or(0), 0);
+            let length = usize::try_from(end - start).unwrap_or(0);
+            let mut buffer = self.take(start, length)?;
+            buffer.resize(length, 0);
             buffer.fill(0);
             let mut parts = Vec::new();
             self.place(source, (start..end, 0), start..end, &mut parts)?;
@@ -270,8 +270,8 @@ impl<'a, T: StartWrite> Copy<'a, T> {
         Ok(())
     }
 
-    fn take(&mut self, start: u64) -> Result<Vec<u8>, ErrorRecord> {
-        self.buffers.take(self.target).map_err(|error| failed(start, error))
+    fn take(&mut self, start: u64, length: usize) -> Result<Vec<u8>, ErrorRecord> {
+        self.buffers.take(length, self.target).map_err(|error| failed(start, error))
     }
 
     /// Begins to write what was gathered.
