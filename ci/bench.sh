@@ -62,3 +62,9 @@ made '`convert` of 4 GiB, half of it data, qcow2 to raw' "$some" convert -f qcow
 made '`convert -c` of the same, zstd' "$few" convert -f raw -O qcow2 -c -o compression_type=zstd "$half"
 made '`convert -c` of the same, zlib' 1 convert -f raw -O qcow2 -c "$half"
 row '`compare` of two such images' "$some" compare -f raw -F raw "$half" "$copy"
+rm -f "$copy"
+for method in zstd zlib; do
+    target/release/instar convert -f raw -O qcow2 -c -o "compression_type=$method" "$half" "$memory/$method.qcow2"
+    made "\`convert\` of the same, compressed with $method, to raw" "$few" convert -f qcow2 -O raw "$memory/$method.qcow2"
+done
+row '`compare` of the two' "$few" compare -f qcow2 -F qcow2 "$memory/zstd.qcow2" "$memory/zlib.qcow2"

@@ -10,6 +10,13 @@ use core::{
 /// Ticks of the time-stamp counter for which one spins: some tens of microseconds, about what an exit takes.
 const SPIN: u64 = 100_000;
 
+/// Microseconds that one sleeps who waits: shorter than what a cluster takes to compress.
+const SLEEP: u32 = 50;
+
+/// Ticks, some milliseconds of them, after which who [rests](Patience::rest) sleeps for longer, and for how many microseconds.
+const LONG: u64 = 10_000_000;
+const LONG_SLEEP: u32 = 2000;
+
 /// The idle register, if the machine has one.
 static REGISTER: AtomicPtr<u32> = AtomicPtr::new(null_mut());
 
@@ -19,7 +26,7 @@ pub fn ticks() -> u64 {
     unsafe { _rdtsc() }
 }
 
-/// From now on who waits for long writes to `register`, which puts the processor to sleep for some tens of microseconds.
+/// From now on who waits for long writes to `register` for how many microseconds it shall be put to sleep.
 ///
 /// # Safety
 /// `register` is mapped, and is the machine's idle register.
@@ -42,6 +49,16 @@ impl Patience {
 
     /// Waits for a moment: spins at first, then sleeps, where the machine can.
     pub fn wait(&mut self) {
+        self.sleep(SLEEP);
+    }
+
+    /// As [`wait`](Self::wait), for what may not come for long: sleeps for longer when it has waited for some milliseconds.
+    pub fn rest(&mut self) {
+        let is_long = self.since.is_some_and(|since| ticks().wrapping_sub(since) > LONG);
+        self.sleep(if is_long { LONG_SLEEP } else { SLEEP });
+    }
+
+    fn sleep(&mut self, microseconds: u32) {
         let now = ticks();
         let since = *self.since.get_or_insert(now);
         let register = REGISTER.load(Ordering::Relaxed);
@@ -49,7 +66,7 @@ impl Patience {
             spin_loop();
         } else {
             // SAFETY: promised to `set_idle_register`.
-            unsafe { register.write_volatile(0) };
+            unsafe { register.write_volatile(microseconds) };
         }
     }
 }

@@ -9,8 +9,12 @@ use protocol::{ExtentMap, FileFacts};
 
 use crate::{mover::StartWrite, ops::compare::StartRead};
 
-/// Bytes read at once to serve a read that is not whole sectors, and to look at an extent map on a disk.
+/// Bytes read at once to look at an extent map on a disk, and at most for a read that is not of whole sectors.
 const WINDOW: usize = 64 << 10;
+
+/// The same of reads that are not of whole sectors and follow each other, as those of compressed clusters do: a request costs
+/// more than what it reads.
+const READ_AHEAD: usize = 256 << 10;
 
 /// Runs of zeros of fewer bytes are written as they are.
 const ZEROS: u64 = 64 << 10;
@@ -57,7 +61,15 @@ pub struct Disk {
     extents: Extents,
     /// Whether it was written to: then the extents are not those that the file has now.
     changed: bool,
-    window: Box<[u8]>,
+    window: Window,
+}
+
+/// What was read last for a read that was not of whole sectors.
+#[derive(Default)]
+struct Window {
+    /// Where it is on the disk.
+    offset: u64,
+    bytes: Vec<u8>,
 }
 
 impl Disk {
@@ -80,7 +92,7 @@ impl Disk {
             allocated: facts.allocated,
             extents,
             changed: false,
-            window: Box::default(),
+            window: Window::default(),
         }
     }
 }
@@ -103,6 +115,10 @@ impl Storage for Disk {
         }
         if let Some(head) = self.head_part(offset, stored.len())? {
             stored.copy_from_slice(head);
+            return Ok(());
+        }
+        if let Some(bytes) = self.window.get(offset, stored.len()).filter(|_| !self.changed) {
+            stored.copy_from_slice(bytes);
             return Ok(());
         }
         if offset.is_multiple_of(SECTOR) && stored.len().is_multiple_of(SECTOR as usize) {
@@ -277,22 +293,53 @@ impl Disk {
         }
     }
 
+    /// Serves a read that is not of whole sectors. Where it follows the last one, so will the next follow it.
     fn read_through_window(&mut self, mut offset: u64, mut buf: &mut [u8]) -> Result<(), StorageError> {
-        if self.window.is_empty() {
-            self.window = vec![0; WINDOW].into_boxed_slice();
-        }
+        // Who has no room for a head has none for this.
+        let ahead = if self.head_length > 0 { READ_AHEAD } else { WINDOW };
         while !buf.is_empty() {
             let skip = (offset % SECTOR) as usize;
-            let wanted = (skip + buf.len()).next_multiple_of(SECTOR as usize).min(WINDOW);
-            let window = self.window.get_mut(..wanted).ok_or(StorageError)?;
-            self.block.read(offset - skip as u64, window).map_err(failed)?;
-            let count = (wanted - skip).min(buf.len());
-            let (now, later) = buf.split_at_mut(count);
-            now.copy_from_slice(window.get(skip..skip + count).ok_or(StorageError)?);
-            offset += count as u64;
+            let start = offset - skip as u64;
+            let wanted = (skip + buf.len()).next_multiple_of(SECTOR as usize).min(ahead);
+            let follows = !self.changed && self.window.is_followed_by(start);
+            // What lies further on may not be readable.
+            if !follows || self.window.fill(&mut self.block, start, ahead).is_err() {
+                self.window.fill(&mut self.block, start, wanted)?;
+            }
+            let bytes =
+                self.window.bytes.get(skip..).filter(|bytes| !bytes.is_empty()).ok_or(StorageError)?;
+            let (now, later) = buf.split_at_mut(bytes.len().min(buf.len()));
+            now.copy_from_slice(&bytes[..now.len()]);
+            offset += now.len() as u64;
             buf = later;
         }
         Ok(())
+    }
+}
+
+impl Window {
+    /// The `length` bytes at `offset`, if it has them.
+    fn get(&self, offset: u64, length: usize) -> Option<&[u8]> {
+        let skip = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
+        self.bytes.get(skip..)?.get(..length)
+    }
+
+    /// Whether what is at `offset` begins in it, or where it ends.
+    fn is_followed_by(&self, offset: u64) -> bool {
+        let length = self.bytes.len() as u64;
+        length > 0 && offset.checked_sub(self.offset).is_some_and(|skip| skip <= length)
+    }
+
+    /// Reads `length` bytes from `offset` on, which is inside of the disk, as far as that goes.
+    fn fill(&mut self, block: &mut Block, offset: u64, length: usize) -> Result<(), StorageError> {
+        let inside = usize::try_from(block.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+        self.offset = offset;
+        self.bytes.resize(length.min(inside), 0);
+        let outcome = block.read(offset, &mut self.bytes).map_err(failed);
+        if outcome.is_err() {
+            self.bytes.clear();
+        }
+        outcome
     }
 }
 

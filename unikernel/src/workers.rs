@@ -4,6 +4,9 @@
 //! while it waits, so that nothing needs a worker. A job is claimed by counting: jobs have numbers, job `n` is in slot
 //! `n % SLOTS`, and who raises `Queue::claimed` from `n` to `n + 1` does it. All memory is the first processor's: a worker
 //! fills a buffer that came with the job, by a coder that was made for it, and never uses the heap.
+//!
+//! What is decoded ahead is taken back at other times than what is encoded: each has a pool of its own, as has each of two
+//! disks that are compared. Who works does so for all of them.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +18,9 @@ use spin::Mutex;
 
 /// Most jobs on their way at a time.
 pub const SLOTS: usize = 64;
+
+/// Most pools at a time.
+const POOLS: usize = 2;
 
 /// What is to be done with the input of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +94,7 @@ struct Slot {
     done: AtomicBool,
 }
 
-/// What all processors see.
+/// What all processors see of a pool.
 struct Queue {
     slots: [Slot; SLOTS],
     /// Jobs submitted so far.
@@ -101,9 +107,23 @@ struct Queue {
     in_use: AtomicBool,
 }
 
-/// The one of the guest.
+/// Those of all pools.
+struct Queues([Queue; POOLS]);
+
+/// The ones of the guest.
 #[cfg(feature = "guest")]
-static QUEUE: Queue = Queue::new();
+static QUEUES: Queues = Queues::new();
+
+impl Queues {
+    const fn new() -> Self {
+        Self([const { Queue::new() }; POOLS])
+    }
+
+    /// Does a job as processor number `cpu`, if there is one to do.
+    fn work(&self, cpu: usize) -> bool {
+        self.0.iter().any(|queue| queue.work(cpu))
+    }
+}
 
 impl Queue {
     const fn new() -> Self {
@@ -154,10 +174,10 @@ impl Queue {
 pub fn work(number: usize) -> ! {
     let mut patience = Patience::new();
     loop {
-        if QUEUE.work(number) {
+        if QUEUES.work(number) {
             patience = Patience::new();
         } else {
-            patience.wait();
+            patience.rest();
         }
     }
 }
@@ -165,6 +185,7 @@ pub fn work(number: usize) -> ! {
 /// The first processor's side: submits jobs and takes them back.
 pub struct Pool {
     queue: &'static Queue,
+    all: &'static Queues,
     /// Jobs taken back so far.
     taken: u64,
     slots: u64,
@@ -172,22 +193,24 @@ pub struct Pool {
 
 impl Pool {
     /// A pool for these tasks, each given once, with the workers that the machine has, and room for up to `slots` jobs at a
-    /// time, at most [`SLOTS`]. There is one pool at a time.
+    /// time, at most [`SLOTS`]. There are two pools at most.
     pub fn new(tasks: &[Task], slots: usize) -> Self {
         #[cfg(feature = "guest")]
-        let (queue, workers) = (&QUEUE, crate::boot::workers());
+        let (queues, workers) = (&QUEUES, crate::boot::workers());
         // Tests run side by side, without workers.
         #[cfg(not(feature = "guest"))]
-        let (queue, workers) = (alloc::boxed::Box::leak(alloc::boxed::Box::new(Queue::new())), 0);
-        Self::over(queue, tasks, workers, slots)
+        let (queues, workers) = (alloc::boxed::Box::leak(alloc::boxed::Box::new(Queues::new())), 0);
+        Self::over(queues, tasks, workers, slots)
     }
 
-    fn over(queue: &'static Queue, tasks: &[Task], workers: usize, slots: usize) -> Self {
-        assert!(!queue.in_use.swap(true, Ordering::Relaxed), "there is a pool");
+    fn over(all: &'static Queues, tasks: &[Task], workers: usize, slots: usize) -> Self {
+        let mut queues = all.0.iter();
+        let queue = queues.find(|queue| !queue.in_use.swap(true, Ordering::Relaxed)).expect("too many pools");
         for coders in &queue.coders[..=workers.min(MAX_WORKERS)] {
             *coders.lock() = Some(Coders::new(tasks));
         }
-        Self { queue, taken: queue.submitted.load(Ordering::Relaxed), slots: slots.clamp(1, SLOTS) as u64 }
+        let taken = queue.submitted.load(Ordering::Relaxed);
+        Self { queue, all, taken, slots: slots.clamp(1, SLOTS) as u64 }
     }
 
     /// Jobs that were submitted and not taken back.
@@ -195,9 +218,14 @@ impl Pool {
         self.queue.submitted.load(Ordering::Relaxed) - self.taken
     }
 
+    /// Whether there is room for one more job.
+    pub fn has_room(&self) -> bool {
+        self.outstanding() < self.slots
+    }
+
     /// Puts a job on its way, or gives it back if there is no room: [`take`](Self::take) one first.
     pub fn submit(&mut self, job: Job) -> Result<(), Job> {
-        if self.outstanding() == self.slots {
+        if !self.has_room() {
             return Err(job);
         }
         let number = self.queue.submitted.load(Ordering::Relaxed);
@@ -232,9 +260,9 @@ impl Pool {
         None
     }
 
-    /// Does one job that no worker has begun. Whether there was one.
+    /// Does one job that no worker has begun, of another pool's if need be. Whether there was one.
     pub fn help(&mut self) -> bool {
-        self.queue.work(0)
+        self.queue.work(0) || self.all.work(0)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The one way to run a command: build a machine, enter the sandbox, run the guest until its terminal record.
 
-use std::{fs::File, io, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{fs::File, io, os::fd::AsFd, sync::Arc, thread, time::Duration};
 
 use protocol::{
     Answer, CommandHeader, ErrorKind, ErrorRecord, Need, Op, Part, Reply, Role,
@@ -94,6 +94,18 @@ impl IoMode {
         disks.iter_mut().for_each(|disk| disk.io = self);
         disks
     }
+}
+
+/// Workers for a command that compresses: one on each processor beside the first.
+pub fn all_workers() -> usize {
+    thread::available_parallelism().map_or(0, |processors| processors.get() - 1)
+}
+
+/// Workers for a command that reads images which take `allocated` bytes of disk space, and those they name that
+/// `references` allows: what is in them may be compressed. Of few bytes the guest has decoded all before a worker is up.
+pub fn workers_for(allocated: u64, references: &References) -> usize {
+    const MANY: u64 = 4 << 20;
+    if allocated < MANY && references.slots() == 0 { 0 } else { all_workers() }
 }
 
 /// Who brings the devices up.

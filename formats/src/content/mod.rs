@@ -5,21 +5,13 @@ mod units;
 
 pub use units::Units;
 
+use alloc::vec;
 use alloc::vec::Vec;
-use alloc::{format, vec};
 
 use crate::files::not_attached;
 use crate::{
-    Chain, ChainError, Codec, Error, ErrorKind, Extent, ExtentKind, FileIndex, Image, Mapping, Storage,
-    Stream,
+    Chain, ChainError, Error, ErrorKind, Extent, ExtentKind, FileIndex, Image, Mapping, Storage, Stream,
 };
-
-/// The longest compressed stream that is read: qcow2 stores at most what 13 bits count in sectors of 512 bytes, VMDK at
-/// most two grains of a mebibyte.
-const MAX_STREAM: u64 = 4 << 20;
-
-/// The longest cluster or grain that is decoded: 2 MiB in qcow2, the same in VMDK.
-const MAX_CLUSTER: u64 = 2 << 20;
 
 /// The cluster decoded last: neighbouring parts of it are read one after the other.
 #[derive(Debug, Default)]
@@ -81,19 +73,7 @@ impl<S: Storage> Image<S> {
         if self.decoded().at == at {
             return Ok(());
         }
-        if matches!(stream.codec, Codec::Bzip2 | Codec::Lzfse) {
-            let message = "Decoding bzip2 and LZFSE is not supported";
-            return Err(
-                Error::new(ErrorKind::Unsupported, "compressed cluster", message).in_file(stream.file)
-            );
-        }
-        if stream.length > MAX_STREAM || stream.cluster_len > MAX_CLUSTER {
-            let message = format!(
-                "A compressed cluster of {} bytes in {} is longer than any that is decoded",
-                stream.cluster_len, stream.length
-            );
-            return Err(Error::new(ErrorKind::Limit, "compressed cluster", message).in_file(stream.file));
-        }
+        stream.check()?;
         let mut input = vec![0; usize::try_from(stream.length).unwrap_or(0)];
         let file = self.file_mut(stream.file).ok_or_else(|| not_attached(stream.file))?;
         file.read_at(stream.offset, &mut input)?;
@@ -115,24 +95,42 @@ impl<S: Storage> Chain<S> {
     /// not read.
     pub fn read(&mut self, mut offset: u64, mut buf: &mut [u8]) -> Result<(), ChainError> {
         while !buf.is_empty() {
-            let Mapping { extent, layer, .. } = self.extent_at(offset)?;
-            let length = usize::try_from(extent.length).unwrap_or(usize::MAX).min(buf.len());
+            let mapping = self.extent_at(offset)?;
+            let length = usize::try_from(mapping.extent.length).unwrap_or(usize::MAX).min(buf.len());
             let (now, later) = buf.split_at_mut(length);
-            for (above, pair) in self.layers().windows(2).take(layer).enumerate() {
-                if let [image, parent] = pair {
-                    image.check_parent(parent).map_err(|error| ChainError { layer: above, error })?;
-                }
-            }
-            match self.layers_mut().get_mut(layer) {
-                Some(image) => {
-                    image.read_extent(&extent, 0, now).map_err(|error| ChainError { layer, error })?;
-                }
-                None => now.fill(0),
-            }
+            self.read_mapping(&mapping, now)?;
             offset = offset.saturating_add(length as u64);
             buf = later;
         }
         Ok(())
+    }
+
+    /// Fills `buf` with the first bytes of what [`extent_at`](Self::extent_at) gave, as [`read`](Self::read) does.
+    pub fn read_mapping(&mut self, mapping: &Mapping, buf: &mut [u8]) -> Result<(), ChainError> {
+        let image = self.source_of(mapping)?;
+        image.read_extent(&mapping.extent, 0, buf).map_err(|error| ChainError { layer: mapping.layer, error })
+    }
+
+    /// What it takes to decode what [`extent_at`](Self::extent_at) gave, if that is compressed, and the image that it is in.
+    pub fn stream(&mut self, mapping: &Mapping) -> Result<Option<(Stream, &mut Image<S>)>, ChainError> {
+        let image = self.source_of(mapping)?;
+        let stream = image.stream(&mapping.extent);
+        let stream = stream.map_err(|error| ChainError { layer: mapping.layer, error })?;
+        Ok(stream.map(|stream| (stream, image)))
+    }
+
+    /// The image that a mapping leads to, once all above it are known to lie upon the right ones.
+    fn source_of(&mut self, mapping: &Mapping) -> Result<&mut Image<S>, ChainError> {
+        let layer = mapping.layer;
+        for (above, pair) in self.layers().windows(2).take(layer).enumerate() {
+            if let [image, parent] = pair {
+                image.check_parent(parent).map_err(|error| ChainError { layer: above, error })?;
+            }
+        }
+        self.layers_mut().get_mut(layer).ok_or_else(|| {
+            let error = Error::new(ErrorKind::Limit, "layer", "There is no such image");
+            ChainError { layer, error }
+        })
     }
 }
 

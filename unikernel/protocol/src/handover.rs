@@ -56,7 +56,7 @@ pub enum Handover<'a> {
         count: u64,
     },
     /// The idle register: `instar.idle=REGISTER`, four bytes; who waits for another processor or for a disk writes to it from
-    /// time to time, and is put to sleep for some tens of microseconds.
+    /// time to time for how many microseconds it shall be put to sleep, of which the machine grants a few thousand.
     Idle {
         /// Its address.
         register: u64,

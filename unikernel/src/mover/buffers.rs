@@ -10,41 +10,32 @@ use super::StartWrite;
 const BUFFERS: usize = 5;
 
 /// All buffers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Buffers {
-    /// Bytes that each holds at most.
-    size: usize,
     free: Vec<Vec<u8>>,
     /// Those that are being written, with the file that was given parts of them last.
     writing: VecDeque<(FileIndex, Rc<Vec<u8>>)>,
 }
 
 impl Buffers {
-    /// Buffers of up to `size` bytes.
-    pub fn new(size: usize) -> Self {
-        Self { size, free: Vec::new(), writing: VecDeque::new() }
-    }
-
-    /// A buffer of `length` bytes, which holds anything. Waits for one if all are being written.
+    /// A buffer with room for `length` bytes, as long as it was when it was used last. Waits for one if all are being written.
     pub fn take<T: StartWrite>(
         &mut self,
         length: usize,
         target: &mut dyn Writer<Storage = T>,
     ) -> Result<Vec<u8>, StorageError> {
-        let mut buffer = loop {
+        loop {
             self.let_go();
             if let Some(buffer) = self.free.pop() {
-                break buffer;
+                return Ok(if buffer.capacity() < length { Vec::with_capacity(length) } else { buffer });
             }
             match self.writing.front() {
                 Some((file, _)) if self.writing.len() >= BUFFERS => {
                     target.file(*file).ok_or(StorageError)?.reap(true)?;
                 }
-                _ => break Vec::with_capacity(self.size),
+                _ => return Ok(Vec::with_capacity(length)),
             }
-        };
-        buffer.resize(length, 0);
-        Ok(buffer)
+        }
     }
 
     /// Takes a buffer back that nothing is written of.

@@ -219,7 +219,7 @@ struct Output {
 
 impl Output {
     fn new() -> Self {
-        Self { buffers: Buffers::new(WRITTEN), gathered: None }
+        Self { buffers: Buffers::default(), gathered: None }
     }
 
     /// Adds what is to be stored at `place`.
@@ -238,7 +238,8 @@ impl Output {
         };
         if !self.gathered.as_ref().is_some_and(fits) {
             self.flush(target)?;
-            let buffer = self.buffers.take(0, target).map_err(|error| failed(start, error))?;
+            let mut buffer = self.buffers.take(WRITTEN, target).map_err(|error| failed(start, error))?;
+            buffer.clear();
             self.gathered = Some((place.file, place.offset, start, buffer));
         }
         if let Some((.., held)) = &mut self.gathered {

@@ -17,6 +17,9 @@ use super::{
 };
 use crate::source::kind;
 
+/// Bytes of short pieces that are written together.
+const GATHERED: usize = 512 << 10;
+
 /// A unit of the target that has a place, of which not all needs to have been written.
 #[derive(Clone, Copy, Debug)]
 struct Unit {
@@ -41,11 +44,29 @@ struct Part {
     bytes: Range<usize>,
 }
 
+impl Part {
+    /// Whether `next` is stored right behind it, and stands there in the buffer.
+    fn is_followed_by(&self, next: &Self) -> bool {
+        (self.place.file, self.place.offset + self.place.length) == (next.place.file, next.place.offset)
+            && self.bytes.end == next.bytes.start
+    }
+}
+
+/// A buffer that is being filled.
+struct Gathered {
+    buffer: Vec<u8>,
+    /// Bytes of it that are.
+    filled: usize,
+    parts: Vec<Part>,
+}
+
 /// The copying of one disk, or of several into one.
 pub struct Copy<'a, T> {
     target: &'a mut dyn Writer<Storage = T>,
     terms: Terms,
     buffers: Buffers,
+    /// What was read and is not being written yet: short pieces are written together.
+    gathered: Option<Gathered>,
     /// The last unit that was given a place.
     last: Option<Unit>,
     /// Where the last of those ends that are in each file.
@@ -55,7 +76,7 @@ pub struct Copy<'a, T> {
 impl<'a, T: StartWrite> Copy<'a, T> {
     /// Copies into `target`.
     pub fn new(target: &'a mut dyn Writer<Storage = T>, terms: Terms) -> Self {
-        Self { target, terms, buffers: Buffers::new(BUFFER), last: None, ends: BTreeMap::new() }
+        Self { target, terms, buffers: Buffers::default(), gathered: None, last: None, ends: BTreeMap::new() }
     }
 
     /// Copies all of `source`. `progress` is told how many bytes of data more are behind.
@@ -77,6 +98,7 @@ impl<'a, T: StartWrite> Copy<'a, T> {
                 }
             }
         }
+        self.store_gathered()?;
         // Zeros at the end of the last unit need not have been stored.
         for (&file, &end) in &self.ends {
             if let Some(file) = self.target.file(file).filter(|file| file.len() < end) {
@@ -93,32 +115,43 @@ impl<'a, T: StartWrite> Copy<'a, T> {
         start: u64,
         length: usize,
     ) -> Result<(), ErrorRecord> {
-        let mut buffer = self.take(start, length)?;
-        source.read(start, &mut buffer)?;
+        if self.gathered.as_ref().is_some_and(|gathered| gathered.filled + length > GATHERED) {
+            self.store_gathered()?;
+        }
+        let Gathered { mut buffer, filled: first, mut parts } = match self.gathered.take() {
+            Some(gathered) => gathered,
+            None => {
+                Gathered { buffer: self.take(start, length.max(GATHERED))?, filled: 0, parts: Vec::new() }
+            }
+        };
+        let filled = first + length;
+        buffer.resize(buffer.len().max(filled), 0);
+        let bytes = buffer.get_mut(first..filled).unwrap_or_default();
+        source.read(start, bytes)?;
         let end = start + length as u64;
         let runs = match self.terms.sparse.is_none() {
             true => vec![(start / SECTOR, end.div_ceil(SECTOR))],
-            false => pieces::runs(&buffer, start / SECTOR, self.terms.sparse),
+            false => pieces::runs(bytes, start / SECTOR, self.terms.sparse),
         };
-        let mut parts = Vec::new();
         let mut behind = start;
         for (index, &(from, to)) in runs.iter().enumerate() {
             let (from, to) = (from * SECTOR, (to * SECTOR).min(end));
             self.zero(source, behind..from)?;
             // What follows the run in its last unit is stored with it, up to the next run.
             let limit = runs.get(index + 1).map_or(end, |&(next, _)| next * SECTOR);
-            self.place(source, start..limit, from..to, &mut parts)?;
+            self.place(source, (start..limit, first), from..to, &mut parts)?;
             behind = to;
         }
         self.zero(source, behind..end)?;
-        self.store(buffer, parts)
+        self.gathered = Some(Gathered { buffer, filled, parts });
+        if filled < GATHERED { Ok(()) } else { self.store_gathered() }
     }
 
-    /// Finds places for `run`, out of a buffer that holds what is at `held` of the disk.
+    /// Finds places for `run`, out of a buffer that has what is at `held` of the disk from its byte `first` on.
     fn place<S: Storage>(
         &mut self,
         source: &mut Source<'_, S>,
-        held: Range<u64>,
+        (held, first): (Range<u64>, usize),
         run: Range<u64>,
         parts: &mut Vec<Part>,
     ) -> Result<(), ErrorRecord> {
@@ -129,17 +162,17 @@ impl<'a, T: StartWrite> Copy<'a, T> {
                 Some(unit) => unit,
                 None => {
                     let (unit, fresh) = self.allocate(from, run.end)?;
-                    let first = held.start.clamp(unit.start, from);
+                    let before = held.start.clamp(unit.start, from);
                     if !fresh {
-                        self.pad(source, unit, unit.start..first)?;
+                        self.pad(source, unit, unit.start..before)?;
                         self.pad(source, unit, held.end.min(unit.end)..unit.end)?;
                     }
-                    from = first;
+                    from = before;
                     unit
                 }
             };
             let to = held.end.min(unit.end);
-            let index = |offset: u64| usize::try_from(offset - held.start).unwrap_or(usize::MAX);
+            let index = |offset: u64| first + usize::try_from(offset - held.start).unwrap_or(0);
             parts.push(Part { place: unit.part(from..to), start: from, bytes: index(from)..index(to) });
             from = to;
         }
@@ -183,7 +216,9 @@ impl<'a, T: StartWrite> Copy<'a, T> {
         let mut start = range.start;
         while start < range.end {
             let end = range.end.min(start + BUFFER as u64);
-            let mut buffer = self.take(start, usize::try_from(end - start).unwrap_or(0))?;
+            let length = usize::try_from(end - start).unwrap_or(0);
+            let mut buffer = self.take(start, length)?;
+            buffer.resize(length, 0);
             match self.terms.top_only {
                 true => source.read_below(start, &mut buffer)?,
                 false => buffer.fill(0),
@@ -223,10 +258,12 @@ impl<'a, T: StartWrite> Copy<'a, T> {
         let mut start = range.start;
         while start < range.end {
             let end = range.end.min(start + BUFFER as u64);
-            let mut buffer = self.take(start, usize::try_from(end - start).unwrap_or(0))?;
+            let length = usize::try_from(end - start).unwrap_or(0);
+            let mut buffer = self.take(start, length)?;
+            buffer.resize(length, 0);
             buffer.fill(0);
             let mut parts = Vec::new();
-            self.place(source, start..end, start..end, &mut parts)?;
+            self.place(source, (start..end, 0), start..end, &mut parts)?;
             self.store(buffer, parts)?;
             start = end;
         }
@@ -235,6 +272,14 @@ impl<'a, T: StartWrite> Copy<'a, T> {
 
     fn take(&mut self, start: u64, length: usize) -> Result<Vec<u8>, ErrorRecord> {
         self.buffers.take(length, self.target).map_err(|error| failed(start, error))
+    }
+
+    /// Begins to write what was gathered.
+    fn store_gathered(&mut self) -> Result<(), ErrorRecord> {
+        match self.gathered.take() {
+            Some(Gathered { buffer, parts, .. }) => self.store(buffer, parts),
+            None => Ok(()),
+        }
     }
 
     /// Begins to write the parts of a buffer.
@@ -250,12 +295,17 @@ impl<'a, T: StartWrite> Copy<'a, T> {
             }
         }
         let buffer = Rc::new(buffer);
-        for Part { place, start, bytes } in parts {
-            let started = match self.target.file(place.file) {
-                Some(file) => file.start_write(place.offset, &buffer, bytes),
+        let mut parts = parts.into_iter().peekable();
+        while let Some(mut part) = parts.next() {
+            while let Some(next) = parts.next_if(|next| part.is_followed_by(next)) {
+                part.place.length += next.place.length;
+                part.bytes.end = next.bytes.end;
+            }
+            let started = match self.target.file(part.place.file) {
+                Some(file) => file.start_write(part.place.offset, &buffer, part.bytes),
                 None => Err(StorageError),
             };
-            started.map_err(|error| failed(start, error))?;
+            started.map_err(|error| failed(part.start, error))?;
         }
         self.buffers.give_written(last, buffer);
         Ok(())

@@ -157,9 +157,12 @@ fn status<S: Storage>(chain: &mut Chain<S>, offset: u64, limit: u64) -> Result<(
 
 /// Fills `buffer` with what the disk has from `offset` on.
 pub fn read<S: Storage>(chain: &mut Chain<S>, offset: u64, buffer: &mut [u8]) -> Result<(), ErrorRecord> {
-    chain.read(offset, buffer).map_err(|ChainError { error, .. }| {
-        failed(&error, format!("error while reading at byte {offset}: {}", reason(&error)))
-    })
+    chain.read(offset, buffer).map_err(|error| unread(offset, &error))
+}
+
+/// What is at `offset` of a disk cannot be read.
+pub fn unread(offset: u64, ChainError { error, .. }: &ChainError) -> ErrorRecord {
+    failed(error, format!("error while reading at byte {offset}: {}", reason(error)))
 }
 
 /// Why something cannot be read, in few words.

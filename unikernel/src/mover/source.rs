@@ -7,13 +7,16 @@ use formats::{Chain, Image, Storage};
 use protocol::ErrorRecord;
 
 use super::{
-    pieces::{self, Kind, Piece, Pieces, SECTOR},
+    pieces::{self, Kind, Piece, Pieces, SECTOR, unread},
+    read_ahead::ReadAhead,
     salvage::{self, Salvage},
 };
 
 /// Disks one behind the other.
 pub struct Source<'a, S> {
     disks: Vec<Disk<S>>,
+    /// Of the disk of this number.
+    ahead: (usize, ReadAhead),
     /// What lies below the target.
     below: Option<Chain<S>>,
     salvage: Salvage<'a>,
@@ -42,7 +45,16 @@ impl<'a, S: Storage> Source<'a, S> {
             size = start.checked_add(chain.virtual_size()).filter(|&size| size <= 1 << 63)?;
             disks.push(Disk { start, chain, pieces });
         }
-        Some(Self { disks, below: None, salvage, size, part: None, current: 0, tail: (Vec::new(), false) })
+        Some(Self {
+            disks,
+            ahead: (0, ReadAhead::default()),
+            below: None,
+            salvage,
+            size,
+            part: None,
+            current: 0,
+            tail: (Vec::new(), false),
+        })
     }
 
     /// The bytes `[start, end)` of the disk, as far as it goes: one piece of data, up to a whole sector.
@@ -169,15 +181,21 @@ impl<'a, S: Storage> Source<'a, S> {
 
     fn read_whole(&mut self, mut offset: u64, mut buffer: &mut [u8]) -> Result<(), ErrorRecord> {
         let next = self.disks.partition_point(|disk| disk.start <= offset);
-        for Disk { start, chain, .. } in self.disks.iter_mut().skip(next.saturating_sub(1)) {
+        let (of, ahead) = &mut self.ahead;
+        for (index, Disk { start, chain, .. }) in
+            self.disks.iter_mut().enumerate().skip(next.saturating_sub(1))
+        {
+            if core::mem::replace(of, index) != index {
+                ahead.turn_away();
+            }
             let within = offset - *start;
             let inside = chain.virtual_size().saturating_sub(within);
             let length = usize::try_from(inside).unwrap_or(usize::MAX).min(buffer.len());
             let (now, later) = buffer.split_at_mut(length);
-            match (pieces::read(chain, within, now), self.salvage) {
+            match (ahead.read(chain, within, now), self.salvage) {
                 (Ok(()), _) => {}
                 (Err(_), Some(tell)) => salvage::read(chain, within, now, tell),
-                (Err(error), None) => return Err(error),
+                (Err(error), None) => return Err(unread(within, &error)),
             }
             offset += length as u64;
             buffer = later;

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     devices::Cache,
-    launch::{Command, IoMode},
+    launch::{self, Command, IoMode},
     records::StreamError,
     report::{self, Failure, Speaker, escape, escape_name, progress::Shown},
 };
@@ -245,7 +245,8 @@ impl Compare {
             strict: self.strict,
             progress: shown.pace(),
         };
-        let command = Command { disks, cpu, references, ..common::command(Op::Compare, &request)? };
+        let workers = launch::workers_for(all, &references);
+        let command = Command { disks, cpu, references, workers, ..common::command(Op::Compare, &request)? };
         let name_of = |serial: &str| names[usize::from(serial == SECOND)];
         let finished = terms.launch_naming(command, &name_of, &mut |part, _| match part {
             Part::Compare(ComparePart::Progress(progress)) => shown.tell(progress),

@@ -232,7 +232,8 @@ impl Dd {
         let timeout = common::value(&self.timeout, "INSTAR_TIMEOUT", Seconds::for_moving(allocated))?;
         let terms = Terms { timeout, ..terms };
         let command = common::command(Op::Convert, &request)?;
-        let command = Command { disks, references, targets, cpu, ..command };
+        let workers = launch::workers_for(allocated, &references);
+        let command = Command { disks, references, targets, cpu, workers, ..command };
         let finished = terms.launch(command, input, &mut launch::no_parts)?;
         let Answer::Convert(answer) = &finished.answer else { return Err(common::another_operation()) };
         let beyond = answer.beyond;

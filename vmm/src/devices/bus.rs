@@ -69,7 +69,7 @@ impl Bus for DeviceBus {
 
     fn write(&mut self, address: u64, data: &[u8]) -> Result<(), DeviceError> {
         if Some(address) == self.idle {
-            idle();
+            idle(data);
             return Ok(());
         }
         let (transport, offset) = find(&mut self.transports, address)?;

@@ -67,6 +67,9 @@ impl Machine {
         memory.register(&vm)?;
         image.load(&memory)?;
         let plan = boot::Plan::new(&image, layout.ring_pages, layout.workers, memory.end());
+        if layout.workers > 0 {
+            memory.use_small_pages(plan.heap_end, memory.end());
+        }
         boot::prepare(&plan, &image, &memory, &layout, &command_line(plan.rings))?;
         let vcpu = Vcpu::new(vcpu::create(&vm, 0)?, &plan, layout.cpu, vcpu::Start::First)?;
         Ok(Self { vcpu, vm, memory, layout, plan })

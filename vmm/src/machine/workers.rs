@@ -19,12 +19,13 @@ use super::{
     vcpu::{self, Bus, Start, Vcpu},
 };
 
-/// How long who idles sleeps: shorter than what a cluster takes to compress, longer than the exit.
-const IDLE: Duration = Duration::from_micros(50);
+/// The longest that who idles sleeps at a time: it must notice when it is told to stop.
+const MAX_IDLE: Duration = Duration::from_millis(5);
 
-/// Puts the calling thread to sleep, whose vCPU has nothing to do.
-pub fn idle() {
-    sleep(IDLE);
+/// Puts the calling thread to sleep, whose vCPU has nothing to do, for the microseconds in what it wrote to the idle register.
+pub fn idle(written: &[u8]) {
+    let microseconds = written.try_into().map_or(0, u32::from_le_bytes);
+    sleep(Duration::from_micros(microseconds.into()).min(MAX_IDLE));
 }
 
 /// How a worker ended that was to run on.
@@ -161,11 +162,11 @@ impl Bus for IdleOnly {
         Err(address)
     }
 
-    fn write(&mut self, address: u64, _: &[u8]) -> Result<(), u64> {
+    fn write(&mut self, address: u64, data: &[u8]) -> Result<(), u64> {
         if address != self.0 {
             return Err(address);
         }
-        idle();
+        idle(data);
         Ok(())
     }
 }

@@ -12,7 +12,10 @@ use formats::{Chain, ChainError, ExtentKind, FileIndex, Format, Image, Mapping};
 use protocol::{CompareFault, QemuVersion};
 
 use super::{CHUNK, StartRead};
-use crate::{mover, source::kind};
+use crate::{
+    mover::{self, ReadAhead},
+    source::kind,
+};
 
 /// Most places that a chunk is read from while the caller goes on.
 const MAX_PLACES: usize = 64;
@@ -20,6 +23,7 @@ const MAX_PLACES: usize = 64;
 /// A disk, and the memory that its chunks are read into.
 pub struct Disk<S> {
     chain: Chain<S>,
+    ahead: ReadAhead,
     second: bool,
     landing: Rc<Landing>,
     /// The files that are reading.
@@ -43,7 +47,8 @@ pub struct Status {
 
 impl<S: StartRead> Disk<S> {
     pub fn new(chain: Chain<S>, second: bool) -> Self {
-        Self { chain, second, landing: Landing::new(CHUNK), reading: Vec::new(), answer: None }
+        let (ahead, landing) = (ReadAhead::default(), Landing::new(CHUNK));
+        Self { chain, ahead, second, landing, reading: Vec::new(), answer: None }
     }
 
     /// Length of the disk in bytes.
@@ -143,7 +148,7 @@ impl<S: StartRead> Disk<S> {
         let begun = !self.reading.is_empty();
         if !begun || !self.wait() {
             let buffer = Landing::bytes(&mut self.landing).and_then(|bytes| bytes.get_mut(..length));
-            let read = buffer.map_or(Ok(()), |buffer| self.chain.read(offset, buffer));
+            let read = buffer.map_or(Ok(()), |buffer| self.ahead.read(&mut self.chain, offset, buffer));
             read.map_err(|error| self.fault(&error))?;
         }
         let bytes = Landing::bytes(&mut self.landing).map(|bytes| &*bytes);

@@ -6,7 +6,10 @@ use calc::Length;
 use formats::{Chain, Storage};
 use protocol::ErrorRecord;
 
-use crate::mover::pieces::{self, Kind, Pieces, SECTOR};
+use crate::mover::{
+    ReadAhead,
+    pieces::{self, Kind, Pieces, SECTOR, unread},
+};
 
 pub use crate::mover::pieces::SparseSize;
 
@@ -17,7 +20,7 @@ pub fn ranges<S: Storage>(
     sparse: SparseSize,
     mut write: impl FnMut(Length, Length),
 ) -> Result<(), ErrorRecord> {
-    let mut buffer = Vec::new();
+    let (mut buffer, mut ahead) = (Vec::new(), ReadAhead::default());
     let mut pieces = Pieces::new(chain, false);
     while let Some(piece) = pieces.next(chain, None)? {
         if sparse.is_none() {
@@ -25,7 +28,7 @@ pub fn ranges<S: Storage>(
         } else if piece.kind == Kind::Data {
             for (start, length) in piece.parts() {
                 buffer.resize(length, 0);
-                pieces::read(chain, start, &mut buffer)?;
+                ahead.read(chain, start, &mut buffer).map_err(|error| unread(start, &error))?;
                 for (from, to) in pieces::runs(&buffer, start / SECTOR, sparse) {
                     write(at(from * SECTOR), at(to * SECTOR));
                 }

@@ -1,6 +1,6 @@
 //! Opening what is converted and what is written, and having the guest do it.
 
-use std::{ffi::OsStr, thread};
+use std::ffi::OsStr;
 
 use protocol::{
     Answer, BelowNew, Bitmaps, ConvertPart, ConvertRequest, ConvertTarget, ErrorKind, ErrorRecord, FileFacts,
@@ -17,7 +17,7 @@ use crate::{
         snapshot,
     },
     devices::Cache,
-    launch::{Command, Disk, IoMode},
+    launch::{self, Command, Disk, IoMode},
     records::StreamError,
     references::References,
     report::{self, Failure, Speaker, escape, escape_name},
@@ -133,9 +133,10 @@ impl Convert {
         let compresses =
             request.compress || lists.as_deref().is_some_and(|list| list.contains("streamOptimized"));
         let workers = match compresses {
-            true => thread::available_parallelism().map_or(0, |processors| processors.get().min(at_once) - 1),
-            false => 0,
+            true => launch::all_workers(),
+            false => launch::workers_for(allocated, &references),
         };
+        let workers = workers.min(at_once.saturating_sub(1));
         let command = Command { disks, references, targets, cpu, workers, ..command };
         let name_of = |serial: &str| match serial {
             TARGET => target,
