@@ -19,7 +19,9 @@ cargo build --release --locked --package instar --bins --examples
 directory=$(mktemp -d)
 # What is written goes to memory: it is the programs that are timed, and not a disk.
 memory=$(mktemp -d -p /dev/shm)
-trap 'rm -rf "$directory" "$memory"' EXIT
+# What goes around the page cache goes to a disk all the same.
+disk=$(mktemp -d -p target)
+trap 'rm -rf "$directory" "$memory" "$disk"' EXIT
 small=$directory/small.qcow2 large=$directory/large.qcow2
 "$qemu_img" create -q -f qcow2 "$small" 1G
 "${QEMU_IO:-qemu-io}" -c 'write -q 0 5M' -c 'write -q 700M 300k' "$small"
@@ -49,14 +51,14 @@ row '`measure -O qcow2` of a fragmented 1 TiB qcow2 with 16 Mi clusters' "$few" 
 row '`check` of a fragmented 1 TiB qcow2 with 16 Mi clusters' "$some" check "$large"
 rm -f "$large"
 
-# As row, for commands that make the file OUT.
-out=$memory/out
+# As row, for commands that make the file $out.
 made() {
     local name=$1 runs=$2
     shift 2
     target/release/examples/ratio --new "$out" "$name" "$runs" target/release/instar "$@" "$out" -- "$qemu_img" "$@" "$out"
     rm -f "$out"
 }
+out=$memory/out
 made '`convert` of 4 GiB, half of it data, raw to qcow2' "$some" convert -f raw -O qcow2 "$half"
 made '`convert` of 4 GiB, half of it data, qcow2 to raw' "$some" convert -f qcow2 -O raw "$memory/half.qcow2"
 made '`convert -c` of the same, zstd' "$few" convert -f raw -O qcow2 -c -o compression_type=zstd "$half"
@@ -68,3 +70,9 @@ for method in zstd zlib; do
     made "\`convert\` of the same, compressed with $method, to raw" "$few" convert -f qcow2 -O raw "$memory/$method.qcow2"
 done
 row '`compare` of the two' "$few" compare -f qcow2 -F qcow2 "$memory/zstd.qcow2" "$memory/zlib.qcow2"
+rm -f "$memory/zstd.qcow2" "$memory/zlib.qcow2"
+mv "$half" "$memory/half.qcow2" "$disk"
+sync "$disk"/*
+out=$disk/out
+made '`convert -t none -T none`, disk to disk, raw to qcow2' "$some" convert -t none -T none -f raw -O qcow2 "$disk/half.raw"
+made '`convert -t none -T none`, disk to disk, qcow2 to raw' "$some" convert -t none -T none -f qcow2 -O raw "$disk/half.qcow2"

@@ -114,6 +114,45 @@ fn what_lies_below_is_left_there() {
     }
 }
 
+/// Overlays that are there: format, the options they are made with.
+const OVERLAYS: &[(&str, &[&str])] = &[
+    ("qcow2", &[]),
+    ("qcow2", &["-o", "cluster_size=4k"]),
+    ("qcow2", &["-o", "extended_l2=on,cluster_size=128k"]),
+    ("qed", &[]),
+];
+
+#[test]
+fn an_overlay_that_is_there_holds_what_it_held_or_the_source() {
+    let bench = bench();
+    let sources = ["top", "mid", "alone"];
+    let rows: Vec<(usize, &str, bool)> = (0..OVERLAYS.len())
+        .flat_map(|overlay| sources.map(|source| [(overlay, source, false), (overlay, source, true)]))
+        .flatten()
+        .collect();
+    let found = differences(&rows, |&(overlay, source, below)| {
+        let (format, options) = OVERLAYS[overlay];
+        let names = ["ours", "theirs"].map(|who| format!("{overlay}-{source}-{below}.{who}"));
+        for name in &names {
+            let create = ["create", "-q", "-f", format, "-b", "base", "-F", "qcow2"];
+            bench.make(&[&create, options, &[name.as_str(), "3M"]].concat());
+            let commands = ["write -P 20 100k 200k", "write -P 21 1500k 100k", "write -z 2600k 64k"];
+            assert!(bench.qemu_io(name, &commands));
+        }
+        let letters: &[&str] = if below { &["-B", "base", "-F", "qcow2"] } else { &[] };
+        let line = |name| [&["convert", "-n", "-O", format], letters, &[source, name]].concat();
+        let said = [ours(&bench, &line(names[0].as_str())), bench.reference(&line(names[1].as_str()))];
+        if said[0] != said[1] || said[0].code != Some(0) {
+            return Some(format!("{:?}: {}, {}", line("out"), said[0], said[1]));
+        }
+        let compared = bench.reference(&["compare", "-f", format, "-F", format, &names[0], &names[1]]);
+        let allocated = names.each_ref().map(|name| allocation(&bench, name));
+        (compared.code != Some(0) || allocated[0] != allocated[1])
+            .then(|| format!("{:?}: {compared}\n{:?}\n{:?}", line("out"), allocated[0], allocated[1]))
+    });
+    assert_none(&found, rows.len());
+}
+
 #[test]
 fn an_option_is_as_good_as_a_letter() {
     let bench = bench();
