@@ -3,7 +3,7 @@
 use core::{
     alloc::{GlobalAlloc, Layout},
     ops::Range,
-    ptr::NonNull,
+    ptr::{NonNull, copy_nonoverlapping, null_mut},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
@@ -126,7 +126,19 @@ unsafe impl GlobalAlloc for Heap {
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: as promised by the caller.
-        checked(unsafe { self.cell().realloc(memory, aligned(layout), new_size) })
+        let Ok(new) = Layout::from_size_align(new_size, layout.align()) else { return null_mut() };
+        if aligned(layout).align() == aligned(new).align() {
+            // SAFETY: as promised by the caller; it is freed with this alignment, too.
+            return checked(unsafe { self.cell().realloc(memory, aligned(layout), new_size) });
+        }
+        // SAFETY: as promised by the caller; both are as long as what is copied, and the old one is not used any more.
+        unsafe {
+            let moved = self.alloc(new);
+            if !moved.is_null() {
+                copy_nonoverlapping(memory, moved, layout.size().min(new_size));
+                self.dealloc(memory, layout);
+            }
+            moved
+        }
     }
 }
