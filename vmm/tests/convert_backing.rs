@@ -81,6 +81,20 @@ fn allocation(bench: &Bench, image: &str) -> Vec<(u64, u64, u64)> {
     runs
 }
 
+/// What differs when instar and `qemu-img` write the images `names` of `format`, each by its line: in what they say, in the disks,
+/// or in what of these is in the images themselves. Both are to succeed.
+fn difference(bench: &Bench, format: &str, names: &[String; 2], lines: &[Vec<&str>; 2]) -> Option<String> {
+    let [own, reference] = lines;
+    let said = [ours(bench, own), bench.reference(reference)];
+    if said[0] != said[1] || said[0].code != Some(0) {
+        return Some(format!("{own:?}: {}, {}", said[0], said[1]));
+    }
+    let compared = bench.reference(&["compare", "-f", format, "-F", format, &names[0], &names[1]]);
+    let allocated = names.each_ref().map(|name| allocation(bench, name));
+    (compared.code != Some(0) || allocated[0] != allocated[1])
+        .then(|| format!("{own:?}: {compared}\n{:?}\n{:?}", allocated[0], allocated[1]))
+}
+
 #[test]
 fn what_lies_below_is_left_there() {
     let bench = bench();
@@ -98,14 +112,7 @@ fn what_lies_below_is_left_there() {
             }
             _ => [&["convert", "-O", format, "-o", &list], options, &[source, name]].concat(),
         };
-        let said = [ours(&bench, &line(names[0].as_str())), bench.reference(&line(names[1].as_str()))];
-        if said[0] != said[1] || said[0].code != Some(0) {
-            return Some(format!("{:?}: {}, {}", line("out"), said[0], said[1]));
-        }
-        let compared = bench.reference(&["compare", "-f", format, "-F", format, &names[0], &names[1]]);
-        let allocated = names.each_ref().map(|name| allocation(&bench, name));
-        (compared.code != Some(0) || allocated[0] != allocated[1])
-            .then(|| format!("{:?}: {compared}\n{:?}\n{:?}", line("out"), allocated[0], allocated[1]))
+        difference(&bench, format, &names, &names.each_ref().map(|name| line(name.as_str())))
     });
     assert_none(&found, rows.len());
     // The chain is the same one where the image below is that of the source.
@@ -141,14 +148,7 @@ fn an_overlay_that_is_there_holds_what_it_held_or_the_source() {
         }
         let letters: &[&str] = if below { &["-B", "base", "-F", "qcow2"] } else { &[] };
         let line = |name| [&["convert", "-n", "-O", format], letters, &[source, name]].concat();
-        let said = [ours(&bench, &line(names[0].as_str())), bench.reference(&line(names[1].as_str()))];
-        if said[0] != said[1] || said[0].code != Some(0) {
-            return Some(format!("{:?}: {}, {}", line("out"), said[0], said[1]));
-        }
-        let compared = bench.reference(&["compare", "-f", format, "-F", format, &names[0], &names[1]]);
-        let allocated = names.each_ref().map(|name| allocation(&bench, name));
-        (compared.code != Some(0) || allocated[0] != allocated[1])
-            .then(|| format!("{:?}: {compared}\n{:?}\n{:?}", line("out"), allocated[0], allocated[1]))
+        difference(&bench, format, &names, &names.each_ref().map(|name| line(name.as_str())))
     });
     assert_none(&found, rows.len());
 }
